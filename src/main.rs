@@ -1,0 +1,2 @@
+//! Parse, load the configuration, run, exit code.
+fn main() {}
