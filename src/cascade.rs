@@ -2,6 +2,7 @@
 //!
 //! Knows neither Kafka nor ONNX Runtime: it drives anything that implements [`Segments`] and [`Auditor`].
 
+use crate::heads::{HeadSet, Scratch, Suspicion};
 use crate::plan::ExitId;
 
 /// A backbone cut at some exits. It owns the buffers between its segments, so rows never leave it while they travel.
@@ -63,4 +64,147 @@ pub struct EngineError {
     pub segment: usize,
     /// The runtime's own words.
     pub reason: String,
+}
+
+/// One row's answer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Answer {
+    /// Position in the batch that was loaded.
+    pub row: usize,
+    /// Index in the backbone's output.
+    pub class: usize,
+    /// Probability given by the head or model that answered.
+    pub confidence: f32,
+    /// Where the row left; none: the full model answered.
+    pub exit: Option<ExitId>,
+}
+
+/// What a lane keeps between batches: working memory of the heads, and its watch on the first exit.
+#[derive(Debug)]
+pub struct Mind {
+    /// Working memory of head evaluations.
+    pub scratch: Scratch,
+    /// Compares the first exit's confidences with those at certification: sees every frame, proves nothing.
+    pub suspicion: Suspicion,
+}
+
+/// Serves `rows` loaded rows: each leaves at the first exit that is sure, the rest are answered by the full model.
+///
+/// `answer` is called the moment a row leaves, not when its batch ends. The cascade must be cut at the exits of `heads`.
+///
+/// # Errors
+/// When the runtime fails; rows not yet answered then stay unanswered.
+pub fn serve<S: Segments>(
+    segments: &mut S,
+    heads: &HeadSet,
+    rows: usize,
+    mind: &mut Mind,
+    mut answer: impl FnMut(Fate),
+) -> Result<(), EngineError> {
+    assert_eq!(segments.exits(), heads.exits(), "segments are cut where the policy has its exits");
+    let exits = heads.exits().len();
+    let mut alive: Vec<usize> = (0..rows).collect();
+    let mut keep: Vec<usize> = Vec::with_capacity(rows);
+    for segment in 0..=exits {
+        match segments.run(segment, alive.len())? {
+            StepOutput::Probabilities(all) => {
+                for (position, row) in alive.iter().enumerate() {
+                    answer(full(*row, row_of(all, position, alive.len())));
+                }
+                return Ok(());
+            }
+            StepOutput::Features(all) => {
+                keep.clear();
+                for (position, row) in alive.iter().enumerate() {
+                    let decision = heads.decide(segment, row_of(all, position, alive.len()), &mut mind.scratch);
+                    if let (0, Some(reference)) = (segment, heads.reference()) {
+                        mind.suspicion.observe(heads.version(), reference, decision.verdict.confidence);
+                    }
+                    if decision.leaves {
+                        answer(Fate::Answered(Answer {
+                            row: *row,
+                            class: decision.verdict.class,
+                            confidence: decision.verdict.confidence.get(),
+                            exit: Some(heads.exits()[segment]),
+                        }));
+                    } else {
+                        keep.push(position);
+                    }
+                }
+                if keep.is_empty() {
+                    return Ok(());
+                }
+                if keep.len() < alive.len() {
+                    segments.compact(segment, &keep);
+                    for (to, from) in keep.iter().enumerate() {
+                        alive[to] = alive[*from];
+                    }
+                    alive.truncate(keep.len());
+                }
+            }
+        }
+    }
+    Err(EngineError { segment: exits, reason: "the last segment gave no class scores".into() })
+}
+
+/// What became of one row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Fate {
+    /// It has an answer.
+    Answered(Answer),
+    /// The model gave NaN or infinity for it: no answer is better than a random one.
+    NotFinite {
+        /// Position in the batch that was loaded.
+        row: usize,
+    },
+}
+
+/// What an audited row shows: the full model's answer, every exit's features, and where it would have left.
+#[derive(Debug)]
+pub struct Audit<'a> {
+    /// The full model's answer.
+    pub fate: Fate,
+    /// The full model's class probabilities.
+    pub probabilities: &'a [f32],
+    /// Pooled features per candidate, by depth.
+    pub features: Vec<&'a [f32]>,
+    /// The exit that would have answered and its class; none: the full model.
+    pub early: Option<(ExitId, usize)>,
+}
+
+/// Runs `rows` loaded rows to the end and records what the exits would have said.
+///
+/// # Errors
+/// When the runtime fails.
+pub fn audit<A: Auditor>(
+    auditor: &mut A,
+    heads: &HeadSet,
+    rows: usize,
+    scratch: &mut Scratch,
+    mut record: impl FnMut(&Audit<'_>),
+) -> Result<(), EngineError> {
+    let output = auditor.run(rows)?;
+    for row in 0..rows {
+        let probabilities = row_of(output.probabilities, row, rows);
+        let features: Vec<&[f32]> = output.features.iter().map(|all| row_of(all, row, rows)).collect();
+        let early = heads.path(&features, scratch).map(|answer| (answer.exit, answer.class));
+        record(&Audit { fate: full(row, probabilities), probabilities, features, early });
+    }
+    Ok(())
+}
+
+fn row_of(all: &[f32], row: usize, rows: usize) -> &[f32] {
+    let width = all.len() / rows;
+    &all[row * width..(row + 1) * width]
+}
+
+/// The full model's answer: its most probable class.
+fn full(row: usize, probabilities: &[f32]) -> Fate {
+    let top = probabilities.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
+    match top {
+        Some((class, confidence)) if probabilities.iter().all(|p| p.is_finite()) => {
+            Fate::Answered(Answer { row, class, confidence, exit: None })
+        }
+        _ => Fate::NotFinite { row },
+    }
 }

@@ -33,10 +33,8 @@ pub struct RawFrame {
     pub payload: Vec<u8>,
     /// The record's timestamp: capture time, milliseconds since the Unix epoch.
     pub captured_at_ms: Option<i64>,
-    /// The `content-type` header, if there is one that is UTF-8.
-    pub content_type: Option<String>,
-    /// Headers that are passed through to the prediction (`traceparent`, `tracestate`).
-    pub trace: Vec<(String, Vec<u8>)>,
+    /// All headers as they came.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
 impl RawFrame {
@@ -44,6 +42,13 @@ impl RawFrame {
     #[must_use]
     pub fn camera(&self) -> String {
         self.key.as_deref().map(|key| String::from_utf8_lossy(key).into_owned()).unwrap_or_default()
+    }
+
+    /// The last `content-type` header that is UTF-8.
+    #[must_use]
+    pub fn content_type(&self) -> Option<&str> {
+        let mut values = self.headers.iter().rev().filter(|(key, _)| key == "content-type");
+        values.find_map(|(_, value)| std::str::from_utf8(value.as_deref()?).ok())
     }
 }
 
@@ -137,11 +142,14 @@ pub enum RejectReason {
     Corrupt,
     /// A raw tensor whose declared type or shape does not fit its bytes or the backbone.
     BadTensor,
+    /// The backbone's output for it is NaN or infinite.
+    BadOutput,
 }
 
 impl RejectReason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 5] = [Self::Empty, Self::TooLarge, Self::UnknownFormat, Self::Corrupt, Self::BadTensor];
+    pub const ALL: [Self; 6] =
+        [Self::Empty, Self::TooLarge, Self::UnknownFormat, Self::Corrupt, Self::BadTensor, Self::BadOutput];
 
     /// The word used in dead-letter headers and metric labels.
     #[must_use]
@@ -152,11 +160,13 @@ impl RejectReason {
             Self::UnknownFormat => "unknown-format",
             Self::Corrupt => "corrupt",
             Self::BadTensor => "bad-tensor",
+            Self::BadOutput => "bad-output",
         }
     }
 }
 
-/// The verdict on a frame that cannot be classified. Only [`crate::decode`] makes one: an outage is not a rejection.
+/// The verdict on a frame that cannot be classified: made where its bytes are decoded, and where the backbone's answer
+/// to it is no number. An outage is not a rejection.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}: {detail}", .reason.as_str())]
 pub struct Rejection {

@@ -1,19 +1,41 @@
-//! offramp: a Kafka stream worker that classifies camera frames and learns where a frame may leave the model early.
-#![forbid(unsafe_code)]
+//! offramp: a Kafka stream worker that classifies camera frames with the user's own ONNX model and learns, from the
+//! live stream alone, where a frame may leave that model early.
+//!
+//! The modules in the order of a frame's way:
+//!
+//! ```text
+//! frames ─▶ ingest ─▶ decode ─▶ batch ─▶ cascade: segment 1 ─▶ head 1 ─ sure? ─▶ publish ─▶ predictions
+//!              │        │(bad)                     │ not sure
+//!           offsets  dead letters               segment 2 ─▶ … ─▶ final classifier ─▶ publish
+//!                                                  │ audited frames go all the way
+//!                                                  ▼
+//!                                    samples ─▶ learn ─▶ heads (compacted topic) ─▶ every replica
+//! ```
 
+// The nouns: what travels. They import nothing else of ours.
+pub mod config;
 pub mod frame;
 pub mod plan;
 pub mod prediction;
 
+// The way of a frame.
 pub mod ingest;
 pub mod decode;
+pub mod batch;
 pub mod backbone;
 pub mod cascade;
 pub mod publish;
+/// Carries frames through the five steps above.
+pub mod lane;
 
+// What is learned, and how.
 pub mod heads;
 pub mod learn;
 
+// Around it.
+pub mod kafka;
 pub mod observe;
 pub mod source;
+pub mod worker;
+
 pub mod cli;

@@ -1,2 +1,7 @@
-//! Parse, load the configuration, run, exit code.
-fn main() {}
+//! The binary: everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    offramp::cli::main()
+}

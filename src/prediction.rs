@@ -2,6 +2,8 @@
 //!
 //! Imports only [`crate::frame`] and [`crate::plan`].
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::plan::ExitId;
@@ -67,4 +69,13 @@ pub struct Prediction {
     pub policy: u64,
     /// Times.
     pub latency_ms: Latency,
+}
+
+/// Milliseconds since the Unix epoch as RFC 3339 text in UTC; none where no calendar has a name for them.
+#[must_use]
+pub fn rfc3339(ms: i64) -> Option<String> {
+    let since = Duration::from_millis(u64::try_from(ms).ok()?);
+    // humantime refuses years after 9999; a forged timestamp is then left out.
+    let at = std::time::UNIX_EPOCH.checked_add(since).filter(|_| ms < 253_402_300_800_000)?;
+    Some(humantime::format_rfc3339_millis(at).to_string())
 }

@@ -1,1 +1,106 @@
-//! cli
+//! The command line: one file per subcommand, results on stdout, everything else on stderr.
+
+pub mod check;
+pub mod demo;
+pub mod feed;
+pub mod heads;
+pub mod inspect;
+pub mod run;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigError};
+
+/// Exit code of a wrong configuration or command line (`EX_USAGE` of sysexits.h).
+pub const EXIT_USAGE: u8 = 64;
+
+/// Classifies camera frames from Kafka with your ONNX model and learns where a frame may leave it early.
+#[derive(Debug, Parser)]
+#[command(name = "offramp", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a worker.
+    Run(run::RunArgs),
+    /// Show everything in one process: an embedded broker, six cameras, two workers that learn from nothing.
+    Demo(demo::DemoArgs),
+    /// Put frames into Kafka: a folder of pictures, a video, a .npy or IDX file.
+    Feed(feed::FeedArgs),
+    /// Show where a model can be cut, what each part costs, and what cutting adds.
+    Inspect(inspect::InspectArgs),
+    /// Look at, export or reset what the heads topic holds.
+    Heads(heads::HeadsArgs),
+    /// Check configuration, model, broker and topics; report all problems at once.
+    Check(check::CheckArgs),
+}
+
+/// Settings as every command that talks to a cluster takes them.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ConfigArgs {
+    /// Settings file (TOML); keys that it lacks have the defaults of config/worker.toml.
+    #[arg(long, short, value_name = "FILE", env = "OFFRAMP_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Set one key over file and environment, e.g. --set kafka.group=cameras.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// The proved settings.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(self.config.as_deref(), std::env::vars(), &self.sets)
+    }
+}
+
+/// Runs the command line and turns its outcome into an exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
+            // A closed pipe on the way out is nobody's problem.
+            error.print().unwrap_or_default();
+            return ExitCode::from(code);
+        }
+    };
+    let outcome = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Feed(args) => feed::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Heads(args) => heads::run(&args),
+        Command::Check(args) => check::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<ConfigError>() { EXIT_USAGE } else { 1 })
+        }
+    }
+}
+
+/// A path given in settings: as it stands, or else beside the program or one of the folders above it, so that the built
+/// binary finds the project's own models from anywhere.
+#[must_use]
+pub fn locate(path: &Path) -> PathBuf {
+    if path.exists() || path.is_absolute() {
+        return path.to_path_buf();
+    }
+    let exe = std::env::current_exe().ok();
+    let above = exe.iter().flat_map(|exe| exe.ancestors().skip(1).take(4)).map(|folder| folder.join(path));
+    above.into_iter().find(|candidate| candidate.exists()).unwrap_or_else(|| path.to_path_buf())
+}

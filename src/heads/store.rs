@@ -1,0 +1,195 @@
+//! The compacted topic of heads, read: to its end before the first frame, then followed.
+//!
+//! The reader has no group and commits nothing. "To its end" means librdkafka's end-of-partition event: offsets have
+//! gaps (compaction, transaction markers), so counting records never works.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::{Accepted, HeadSet, Registry};
+use crate::kafka::{Consequence, Quiet, consequence};
+use crate::observe::telemetry::Telemetry;
+
+const POLL: Duration = Duration::from_millis(100);
+
+impl ConsumerContext for Quiet {}
+
+/// The heads topic cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// librdkafka refused or failed for good.
+    #[error("cannot read {topic}: {source}")]
+    Kafka {
+        /// The heads topic.
+        topic: String,
+        /// librdkafka's reason.
+        source: KafkaError,
+    },
+    /// The end was not reached in time.
+    #[error("{topic} was not read to its end in {seconds} s; check the broker, or raise heads.catch_up_timeout_s")]
+    Timeout {
+        /// The heads topic.
+        topic: String,
+        /// The limit.
+        seconds: u64,
+    },
+}
+
+/// Something that the topic showed.
+#[derive(Debug)]
+enum Event<T> {
+    Record(T),
+    End,
+    Nothing,
+}
+
+/// One record of the topic as it stands there, unchecked.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Its value; none: a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Its offset.
+    pub offset: i64,
+    /// When it was written, milliseconds since the Unix epoch.
+    pub written_at_ms: Option<i64>,
+}
+
+/// Reads the one partition from its beginning.
+struct Reader {
+    consumer: BaseConsumer<Quiet>,
+    topic: String,
+}
+
+impl Reader {
+    fn open(client: &mut ClientConfig, topic: &str) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::Kafka { topic: topic.into(), source };
+        client.set("enable.partition.eof", "true");
+        let consumer: BaseConsumer<Quiet> = client.create_with_context(Quiet).map_err(failed)?;
+        let mut start = TopicPartitionList::new();
+        start.add_partition_offset(topic, 0, Offset::Beginning).map_err(failed)?;
+        consumer.assign(&start).map_err(failed)?;
+        Ok(Self { consumer, topic: topic.into() })
+    }
+
+    fn poll(&self) -> Result<Event<Record>, StoreError> {
+        match self.consumer.poll(POLL) {
+            None => Ok(Event::Nothing),
+            Some(Err(KafkaError::PartitionEOF(_))) => Ok(Event::End),
+            Some(Err(source)) if consequence(&source) == Consequence::Stop => {
+                Err(StoreError::Kafka { topic: self.topic.clone(), source })
+            }
+            Some(Err(error)) => {
+                tracing::warn!(%error, topic = self.topic, "reading heads");
+                Ok(Event::Nothing)
+            }
+            Some(Ok(message)) => Ok(Event::Record(Record {
+                key: message.key().unwrap_or_default().to_vec(),
+                value: message.payload().map(<[u8]>::to_vec),
+                offset: message.offset(),
+                written_at_ms: message.timestamp().to_millis(),
+            })),
+        }
+    }
+
+    /// Reads until the end of the partition, handing over each record.
+    fn to_end(&self, limit: Duration, mut take: impl FnMut(Record)) -> Result<(), StoreError> {
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            match self.poll()? {
+                Event::Record(record) => take(record),
+                Event::End => return Ok(()),
+                Event::Nothing => {}
+            }
+        }
+        Err(StoreError::Timeout { topic: self.topic.clone(), seconds: limit.as_secs() })
+    }
+}
+
+/// Everything that the topic holds now, oldest first.
+///
+/// # Errors
+/// When the end is not reached within `limit`, or reading fails for good.
+pub fn read_all(client: &mut ClientConfig, topic: &str, limit: Duration) -> Result<Vec<Record>, StoreError> {
+    let mut records = Vec::new();
+    Reader::open(client, topic)?.to_end(limit, |record| records.push(record))?;
+    Ok(records)
+}
+
+/// The topic as a worker reads it: every record checked, complete policies handed over.
+pub struct HeadStore {
+    reader: Reader,
+    registry: Registry,
+    telemetry: Arc<Telemetry>,
+}
+
+impl std::fmt::Debug for HeadStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HeadStore").field("topic", &self.reader.topic).finish_non_exhaustive()
+    }
+}
+
+impl HeadStore {
+    /// Starts reading `topic` at its beginning.
+    ///
+    /// # Errors
+    /// When the consumer's settings are refused.
+    pub fn open(
+        client: &mut ClientConfig,
+        topic: &str,
+        registry: Registry,
+        telemetry: Arc<Telemetry>,
+    ) -> Result<Self, StoreError> {
+        Ok(Self { reader: Reader::open(client, topic)?, registry, telemetry })
+    }
+
+    /// Reads to the end of the topic and returns the newest complete policy, if there is one.
+    ///
+    /// # Errors
+    /// When the end is not reached within `limit`, or reading fails for good.
+    pub fn catch_up(&mut self, limit: Duration) -> Result<Option<Arc<HeadSet>>, StoreError> {
+        let Self { reader, registry, telemetry } = self;
+        let mut newest = None;
+        reader.to_end(limit, |record| newest = accept(registry, telemetry, &record).or(newest.take()))?;
+        Ok(newest)
+    }
+
+    /// Follows the topic until `stop`, handing over each newer complete policy.
+    ///
+    /// # Errors
+    /// When reading fails for good.
+    pub fn follow(mut self, stop: &AtomicBool, mut adopt: impl FnMut(Arc<HeadSet>)) -> Result<(), StoreError> {
+        while !stop.load(Ordering::Acquire) {
+            if let Event::Record(record) = self.reader.poll()? {
+                if let Some(heads) = accept(&mut self.registry, &self.telemetry, &record) {
+                    adopt(heads);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks one record and counts what became of it.
+fn accept(registry: &mut Registry, telemetry: &Telemetry, record: &Record) -> Option<Arc<HeadSet>> {
+    let (outcome, reason, adopted) = match registry.accept(&record.key, record.value.as_deref()) {
+        Ok(Accepted::Adopt(heads)) => ("adopted", "", Some(heads)),
+        Ok(Accepted::Stored) => ("stored", "", None),
+        Ok(Accepted::Foreign) => ("foreign", "", None),
+        Err(rejection) => {
+            let (offset, reason) = (record.offset, rejection.as_str());
+            tracing::warn!(offset, reason, "snapshot ignored: {rejection}");
+            ("rejected", reason, None)
+        }
+    };
+    telemetry.snapshot(outcome, reason);
+    adopted
+}

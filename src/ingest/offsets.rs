@@ -1,0 +1,210 @@
+//! Which offsets may be committed: the finished prefix of each partition, although frames finish out of order.
+//!
+//! Pure: knows nothing of Kafka's client. A [`Ticket`] is the right to finish one offset once; one that is dropped
+//! unfinished holds its partition back, so that the frame is read again after a restart.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The record of what is in flight, shared by the consumer and everything that finishes frames.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    partitions: BTreeMap<i32, Partition>,
+    epoch: u64,
+    alive: usize,
+}
+
+#[derive(Debug)]
+struct Partition {
+    epoch: u64,
+    /// Taken offsets in order, each with whether it is finished; the front one is unfinished.
+    taken: VecDeque<(i64, bool)>,
+    /// The offset to commit: one past the finished prefix. None until something was finished.
+    finished_to: Option<i64>,
+    committed: Option<i64>,
+}
+
+/// The right to finish one frame. Not `Clone`; void once its partition was revoked.
+#[derive(Debug)]
+pub struct Ticket {
+    ledger: Ledger,
+    partition: i32,
+    offset: i64,
+    epoch: u64,
+}
+
+impl Ticket {
+    /// The frame's answer is safe in Kafka: its offset no longer holds the partition back.
+    pub fn finish(self) {
+        let mut inner = self.ledger.lock();
+        if let Some(partition) = inner.partitions.get_mut(&self.partition).filter(|p| p.epoch == self.epoch) {
+            partition.finish(self.offset);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.ledger.lock().alive -= 1;
+    }
+}
+
+impl Partition {
+    fn finish(&mut self, offset: i64) {
+        if let Ok(position) = self.taken.binary_search_by_key(&offset, |(taken, _)| *taken) {
+            self.taken[position].1 = true;
+        }
+        while let Some((offset, true)) = self.taken.front().copied() {
+            self.taken.pop_front();
+            self.finished_to = Some(offset + 1);
+        }
+    }
+
+    fn due(&self) -> Option<i64> {
+        self.finished_to.filter(|to| self.committed != Some(*to))
+    }
+}
+
+impl Ledger {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every update leaves the ledger consistent, so a panic elsewhere does not spoil it.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A partition is ours from now on; whatever was known of it belongs to an earlier time.
+    pub fn assign(&self, partition: i32) {
+        let mut inner = self.lock();
+        inner.epoch += 1;
+        let epoch = inner.epoch;
+        inner.partitions.insert(partition, Partition { epoch, taken: VecDeque::new(), finished_to: None, committed: None });
+    }
+
+    /// A partition is no longer ours: returns the offset to commit now, if any; its open tickets are void.
+    pub fn revoke(&self, partition: i32) -> Option<i64> {
+        self.lock().partitions.remove(&partition).and_then(|p| p.due())
+    }
+
+    /// A frame was taken. None when the partition is not ours, or the offset was taken before.
+    #[must_use]
+    pub fn take(&self, partition: i32, offset: i64) -> Option<Ticket> {
+        let mut inner = self.lock();
+        let entry = inner.partitions.get_mut(&partition)?;
+        if entry.taken.back().is_some_and(|(last, _)| *last >= offset) {
+            return None;
+        }
+        entry.taken.push_back((offset, false));
+        let epoch = entry.epoch;
+        inner.alive += 1;
+        drop(inner);
+        Some(Ticket { ledger: self.clone(), partition, offset, epoch })
+    }
+
+    /// Partitions with a finished prefix that was not handed out before, with the offset to commit.
+    #[must_use]
+    pub fn committable(&self) -> Vec<(i32, i64)> {
+        let mut inner = self.lock();
+        let due = inner.partitions.iter_mut().filter_map(|(id, partition)| {
+            let to = partition.due()?;
+            partition.committed = Some(to);
+            Some((*id, to))
+        });
+        due.collect()
+    }
+
+    /// A commit failed: its offsets are due again.
+    pub fn uncommitted(&self, partitions: &[(i32, i64)]) {
+        let mut inner = self.lock();
+        for (id, to) in partitions {
+            if let Some(partition) = inner.partitions.get_mut(id).filter(|p| p.committed == Some(*to)) {
+                partition.committed = None;
+            }
+        }
+    }
+
+    /// Tickets that are neither finished nor dropped, void ones included: frames somewhere in the worker.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.lock().alive
+    }
+
+    /// The partitions that are ours.
+    #[must_use]
+    pub fn assigned(&self) -> Vec<i32> {
+        self.lock().partitions.keys().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Model: the commit of a partition is one past the longest finished prefix of what was taken.
+        #[test]
+        fn never_commits_past_an_unfinished_frame(
+            gaps in prop::collection::vec(1_i64..4, 1..60),
+            order in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
+        ) {
+            let ledger = Ledger::default();
+            ledger.assign(0);
+            let offsets: Vec<i64> = gaps.iter().scan(0, |at, gap| { *at += gap; Some(*at) }).collect();
+            let mut open: Vec<Ticket> = offsets.iter().filter_map(|o| ledger.take(0, *o)).collect();
+            let mut finished = Vec::new();
+            for index in order {
+                if open.is_empty() { break; }
+                let ticket = open.swap_remove(index.index(open.len()));
+                finished.push(ticket.offset);
+                ticket.finish();
+                let prefix = offsets.iter().take_while(|o| finished.contains(o)).last().map(|o| o + 1);
+                if let Some((_, to)) = ledger.committable().first() {
+                    prop_assert_eq!(Some(*to), prefix);
+                }
+                let partition_end = ledger.lock().partitions.get(&0).and_then(|p| p.finished_to);
+                prop_assert_eq!(partition_end, prefix);
+            }
+            prop_assert_eq!(ledger.in_flight(), open.len());
+        }
+    }
+
+    #[test]
+    fn tickets_of_an_earlier_assignment_are_void() {
+        let ledger = Ledger::default();
+        ledger.assign(3);
+        let late = ledger.take(3, 10).expect("ours");
+        assert_eq!(ledger.revoke(3), None);
+        ledger.assign(3);
+        let fresh = ledger.take(3, 10).expect("ours again");
+        late.finish();
+        assert!(ledger.committable().is_empty(), "a late ticket finished another assignment's frame");
+        fresh.finish();
+        assert_eq!(ledger.committable(), [(3, 11)]);
+    }
+
+    #[test]
+    fn a_dropped_ticket_holds_its_partition_back() {
+        let ledger = Ledger::default();
+        ledger.assign(0);
+        drop(ledger.take(0, 0).expect("ours"));
+        ledger.take(0, 1).expect("ours").finish();
+        assert!(ledger.committable().is_empty());
+        assert_eq!(ledger.revoke(0), None);
+    }
+
+    #[test]
+    fn a_failed_commit_is_due_again() {
+        let ledger = Ledger::default();
+        ledger.assign(0);
+        ledger.take(0, 4).expect("ours").finish();
+        let due = ledger.committable();
+        assert!(ledger.committable().is_empty());
+        ledger.uncommitted(&due);
+        assert_eq!(ledger.committable(), [(0, 5)]);
+    }
+}

@@ -1,0 +1,363 @@
+//! The lane: one thread that owns its sessions and carries frames from decoding to publishing.
+//!
+//! It is the flow of the library's picture in one place: batch, decode, cascade, publish. Generic over the engine, so
+//! that tests run it without ONNX Runtime.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+
+use crate::batch::{self, Next};
+use crate::cascade::{self, Answer, Audit, Auditor, EngineError, Fate, Mind, Segments};
+use crate::decode::{self, Decoder};
+use crate::frame::{RawFrame, RejectReason, Rejection};
+use crate::heads::{HeadSet, Scratch, Suspicion};
+use crate::ingest::Taken;
+use crate::learn::Sample;
+use crate::observe::health::Heartbeat;
+use crate::observe::metrics::Stage;
+use crate::observe::telemetry::Telemetry;
+use crate::plan::{ExitId, Plan};
+use crate::prediction::{self, AuditNote, FrameRef, Latency, Prediction};
+use crate::publish::{PublishError, Publisher, SampleSink};
+
+/// How long an idle lane sleeps before it shows that it lives.
+const HEARTBEAT: Duration = Duration::from_millis(200);
+/// Frames that the watch on the first exit compares at a time: 200 to 500 see most changes of the input.
+const SUSPICION_WINDOW: u32 = 300;
+/// Audit rate under suspicion: a verdict then needs hundreds of frames instead of tens of thousands.
+const SUSPICIOUS_RATE: f64 = 0.5;
+/// Below this audit rate heads are no longer young: their audits are not copied.
+const YOUNG_RATE: f64 = 0.2;
+
+/// What a lane serves with: a policy and a backbone cut at its exits.
+#[derive(Debug)]
+pub struct Serving<S> {
+    /// Heads and thresholds.
+    pub heads: Arc<HeadSet>,
+    /// Cut at `heads.exits()`. None: the lane's present cut already is.
+    pub segments: Option<S>,
+}
+
+/// The place where a lane finds what it serves with next. The newest wins.
+#[derive(Debug)]
+pub struct Handover<S>(Mutex<Option<Serving<S>>>);
+
+impl<S> Default for Handover<S> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<S> Handover<S> {
+    /// Leaves `serving` for the lane to take between two batches.
+    pub fn put(&self, serving: Serving<S>) {
+        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A cut that was never taken must not be lost when the next policy needs the same one.
+        let segments = serving.segments.or_else(|| place.take().and_then(|earlier| earlier.segments));
+        *place = Some(Serving { heads: serving.heads, segments });
+    }
+
+    fn take(&self) -> Option<Serving<S>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A lane can't go on; the worker stops and its frames are read again.
+#[derive(Debug, thiserror::Error)]
+pub enum LaneError {
+    /// ONNX Runtime failed on a batch.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Answers can't be published.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
+/// Settings that all lanes share.
+#[derive(Debug, Clone)]
+pub struct LaneOptions {
+    /// Most frames in one run.
+    pub max_batch: usize,
+    /// Seed of the audits.
+    pub seed: u64,
+    /// Whether young heads learn from mirrored copies.
+    pub copies: bool,
+}
+
+/// Everything a lane thread owns or shares.
+#[derive(Debug)]
+pub struct Lane<S, A> {
+    /// The backbone's plan.
+    pub plan: Arc<Plan>,
+    /// Frames to classify.
+    pub inbox: Receiver<Taken>,
+    /// Bytes to pixels.
+    pub decoder: Decoder,
+    /// The backbone, cut.
+    pub segments: S,
+    /// The backbone, whole, with the features of every candidate.
+    pub auditor: A,
+    /// The policy in force.
+    pub heads: Arc<HeadSet>,
+    /// Where the next policy comes from.
+    pub handover: Arc<Handover<S>>,
+    /// Where answers go.
+    pub publisher: Arc<Publisher>,
+    /// Where audits go; none: nothing is learned.
+    pub samples: Option<Arc<SampleSink>>,
+    /// Counters.
+    pub telemetry: Arc<Telemetry>,
+    /// Its sign of life.
+    pub heartbeat: Heartbeat,
+    /// Settings.
+    pub options: LaneOptions,
+}
+
+impl<S: Segments, A: Auditor> Lane<S, A> {
+    /// Works until the inbox is closed and empty.
+    ///
+    /// # Errors
+    /// When the engine or the output fails; unfinished frames keep their offsets back.
+    pub fn run(mut self) -> Result<(), LaneError> {
+        let mut mind = Mind { scratch: Scratch::default(), suspicion: Suspicion::new(SUSPICION_WINDOW) };
+        loop {
+            self.heartbeat.beat(Instant::now());
+            self.adopt();
+            match batch::next(&self.inbox, self.options.max_batch, HEARTBEAT) {
+                Next::Closed => {
+                    self.heartbeat.retire();
+                    return Ok(());
+                }
+                Next::Idle => {}
+                Next::Batch(taken) => self.batch(taken, &mut mind)?,
+            }
+        }
+    }
+
+    fn adopt(&mut self) {
+        if let Some(next) = self.handover.take() {
+            if let Some(segments) = next.segments {
+                self.segments = segments;
+            }
+            self.heads = next.heads;
+        }
+    }
+
+    /// The policy's audit rate, raised at once while the first exit looks different from when it was certified.
+    fn audit_rate(&self, mind: &Mind) -> f64 {
+        let rate = self.heads.audit_rate();
+        match (&self.samples, mind.suspicion.is_suspicious() && !self.heads.exits().is_empty()) {
+            (None, _) => 0.0,
+            (Some(_), true) => rate.max(SUSPICIOUS_RATE),
+            (Some(_), false) => rate,
+        }
+    }
+
+    fn batch(&mut self, taken: Vec<Taken>, mind: &mut Mind) -> Result<(), LaneError> {
+        let started = Instant::now();
+        self.telemetry.batch(taken.len());
+        let rate = self.audit_rate(mind);
+        let (audited, served): (Vec<Taken>, Vec<Taken>) =
+            taken.into_iter().partition(|t| batch::is_audited(&t.frame.origin, self.options.seed, rate));
+        if !served.is_empty() {
+            self.serve(served, started, mind)?;
+        }
+        if !audited.is_empty() {
+            self.audit(audited, started, rate, mind)?;
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, taken: Vec<Taken>, started: Instant, mind: &mut Mind) -> Result<(), LaneError> {
+        let Self { segments, decoder, publisher, telemetry, plan, heads, .. } = self;
+        let desk = Desk { plan, heads, publisher, telemetry, started, audited: false };
+        let mut open = desk.decode(taken, decoder, segments.load(self.options.max_batch))?;
+        if open.is_empty() {
+            return Ok(());
+        }
+        let timer = Instant::now();
+        let mut published = Ok(());
+        cascade::serve(segments, heads, open.len(), mind, |fate| {
+            if published.is_ok() {
+                published = desk.settle(&mut open, fate, None);
+            }
+        })?;
+        telemetry.stage(Stage::Segment, timer.elapsed());
+        Ok(published?)
+    }
+
+    fn audit(
+        &mut self,
+        taken: Vec<Taken>,
+        started: Instant,
+        rate: f64,
+        mind: &mut Mind,
+    ) -> Result<(), LaneError> {
+        let Self { auditor, decoder, publisher, telemetry, plan, heads, samples, .. } = self;
+        let desk = Desk { plan, heads, publisher, telemetry, started, audited: true };
+        let mut open = desk.decode(taken, decoder, auditor.load(self.options.max_batch))?;
+        if open.is_empty() {
+            return Ok(());
+        }
+        // A frame's camera and capture time outlive the frame itself: its copy is sent after its answer.
+        let about: Vec<(String, i64)> = open.iter().flatten().map(about).collect();
+        let timer = Instant::now();
+        let mut published = Ok(());
+        cascade::audit(auditor, heads, open.len(), &mut mind.scratch, |audit| {
+            if let (Some(sink), Some(row)) = (samples, row_of(audit.fate)) {
+                sink.send(&sample(plan, audit, &about[row], rate, false));
+            }
+            if published.is_ok() {
+                published = desk.settle(&mut open, audit.fate, audit_note(audit, heads));
+            }
+        })?;
+        telemetry.stage(Stage::Audit, timer.elapsed());
+        published?;
+        self.copy(&about, rate, mind)
+    }
+
+    /// Runs the audited rows again, mirrored: twice the training data while heads are young and frames do not wait.
+    fn copy(&mut self, about: &[(String, i64)], rate: f64, mind: &mut Mind) -> Result<(), LaneError> {
+        let waiting = self.inbox.len() > self.options.max_batch;
+        let Some(sink) = self.samples.as_ref().filter(|_| self.options.copies && rate >= YOUNG_RATE && !waiting) else {
+            return Ok(());
+        };
+        let rows = about.len();
+        let width = self.plan.input.len();
+        let mut mirrored = vec![0.0; width];
+        for row in self.auditor.load(rows).chunks_exact_mut(width).take(rows) {
+            decode::mirror(&self.plan.input, row, &mut mirrored);
+            row.copy_from_slice(&mirrored);
+        }
+        let plan = &self.plan;
+        cascade::audit(&mut self.auditor, &self.heads, rows, &mut mind.scratch, |audit| {
+            if let Some(row) = row_of(audit.fate) {
+                sink.send(&sample(plan, audit, &about[row], rate, true));
+            }
+        })?;
+        self.telemetry.flops(plan.flops * rows as u64, 0);
+        Ok(())
+    }
+}
+
+/// The part of a lane that turns fates into records: it borrows what it needs, so that the engine stays free to run.
+struct Desk<'a> {
+    plan: &'a Plan,
+    heads: &'a HeadSet,
+    publisher: &'a Publisher,
+    telemetry: &'a Telemetry,
+    started: Instant,
+    audited: bool,
+}
+
+impl Desk<'_> {
+    /// Decodes into consecutive rows of `buffer`; frames that can't be decoded become dead letters and take no row.
+    fn decode(
+        &self,
+        taken: Vec<Taken>,
+        decoder: &mut Decoder,
+        buffer: &mut [f32],
+    ) -> Result<Vec<Option<Taken>>, PublishError> {
+        let timer = Instant::now();
+        let mut rows = buffer.chunks_exact_mut(self.plan.input.len());
+        let mut row = rows.next();
+        let mut open = Vec::with_capacity(taken.len());
+        for frame in taken {
+            let Some(pixels) = row.as_deref_mut() else { break };
+            match decoder.decode(&frame.frame.payload, frame.frame.content_type(), pixels) {
+                Ok(()) => {
+                    open.push(Some(frame));
+                    row = rows.next();
+                }
+                Err(why) => self.reject(frame, &why)?,
+            }
+        }
+        self.telemetry.stage(Stage::Decode, timer.elapsed());
+        Ok(open)
+    }
+
+    fn reject(&self, taken: Taken, why: &Rejection) -> Result<(), PublishError> {
+        tracing::debug!(origin = %taken.frame.origin, %why, "dead letter");
+        self.telemetry.dead_letter(why.reason());
+        self.publisher.dead_letter(&taken.frame, why, taken.ticket)
+    }
+
+    fn settle(&self, open: &mut [Option<Taken>], fate: Fate, note: Option<AuditNote>) -> Result<(), PublishError> {
+        match fate {
+            Fate::Answered(answer) => {
+                let Some(taken) = open.get_mut(answer.row).and_then(Option::take) else { return Ok(()) };
+                let prediction = self.prediction(&taken, answer, note);
+                self.publisher.prediction(&taken.frame, &prediction, taken.ticket)
+            }
+            Fate::NotFinite { row } => {
+                let Some(taken) = open.get_mut(row).and_then(Option::take) else { return Ok(()) };
+                let why = Rejection::new(RejectReason::BadOutput, "the model's output for this frame is NaN or infinite");
+                self.reject(taken, &why)
+            }
+        }
+    }
+
+    fn prediction(&self, taken: &Taken, answer: Answer, note: Option<AuditNote>) -> Prediction {
+        let Taken { frame, arrived, .. } = taken;
+        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+        let queue = self.started.saturating_duration_since(*arrived);
+        let total = arrived.elapsed();
+        self.telemetry.answered(answer.exit, total, queue, frame.captured_at_ms);
+        if self.audited {
+            self.telemetry.audited(note.as_ref());
+        }
+        self.telemetry.flops(flops(self.plan, self.heads, answer.exit, self.audited), self.plan.flops);
+        Prediction {
+            camera: frame.camera(),
+            frame: FrameRef {
+                topic: frame.origin.topic.to_string(),
+                partition: frame.origin.partition,
+                offset: frame.origin.offset,
+                captured_at: frame.captured_at_ms.and_then(prediction::rfc3339),
+            },
+            label: self.plan.labels.get(answer.class).cloned().unwrap_or_default(),
+            class: answer.class,
+            confidence: f64::from(answer.confidence),
+            exit: answer.exit,
+            exits: self.heads.exits().len(),
+            audited: self.audited,
+            audit: note,
+            model: self.plan.backbone.short(),
+            policy: self.heads.version(),
+            latency_ms: Latency { queue: ms(queue), infer: ms(self.started.elapsed()), total: ms(total) },
+        }
+    }
+}
+
+/// FLOPs spent on a frame: the backbone up to where it left, and every head that looked at it.
+fn flops(plan: &Plan, heads: &HeadSet, exit: Option<ExitId>, audited: bool) -> u64 {
+    let tried = heads.exits().iter().filter(|e| audited || exit.is_none_or(|left| **e <= left));
+    let heads_flops: u64 = tried.filter_map(|e| Some(plan.candidates.get(e.index())?.head_flops)).sum();
+    let share = exit.and_then(|e| Some(plan.candidates.get(e.index())?.flops_fraction)).unwrap_or(1.0);
+    (plan.flops as f64 * share) as u64 + heads_flops
+}
+
+fn about(taken: &Taken) -> (String, i64) {
+    (taken.frame.camera(), taken.frame.captured_at_ms.unwrap_or_default())
+}
+
+fn row_of(fate: Fate) -> Option<usize> {
+    match fate {
+        Fate::Answered(answer) => Some(answer.row),
+        Fate::NotFinite { .. } => None,
+    }
+}
+
+/// The sample of an audit, weighted by how many frames it stands for.
+fn sample(plan: &Plan, audit: &Audit<'_>, about: &(String, i64), rate: f64, copy: bool) -> Vec<u8> {
+    let weight = (1.0 / rate) as f32;
+    Sample::from_audit(plan, &audit.features, audit.probabilities, &about.0, about.1, weight, copy).encode()
+}
+
+fn audit_note(audit: &Audit<'_>, heads: &HeadSet) -> Option<AuditNote> {
+    let Fate::Answered(answer) = audit.fate else { return None };
+    let early = || audit.early.is_none_or(|(_, class)| class == answer.class);
+    (!heads.exits().is_empty()).then(|| AuditNote { exit: audit.early.map(|(exit, _)| exit), agrees: early() })
+}

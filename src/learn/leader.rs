@@ -1,0 +1,251 @@
+//! Who learns, and with what: the worker that Kafka assigns the one partition of the samples topic.
+//!
+//! Two threads. One polls Kafka, so that membership never depends on how long a training takes; the other owns the
+//! [`Learner`], a budget of CPU time, and the transactional producer whose start fences an earlier learner. The learner
+//! begins with an empty window and reads the samples log back: its state is a function of the log.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+use super::budget::Budget;
+use super::{LearnConfig, Learner, Publication, Sample};
+use crate::heads::HeadSet;
+use crate::kafka::{Consequence, Quiet, REQUEST_TIMEOUT, consequence};
+use crate::observe::metrics::SampleOutcome;
+use crate::observe::telemetry::Telemetry;
+use crate::plan::{CostTable, Plan};
+
+const POLL: Duration = Duration::from_millis(100);
+/// Samples between the two threads; above it the partition is paused.
+const QUEUE: usize = 2048;
+/// How long a failed term waits before it stands for election again.
+const BACKOFF: Duration = Duration::from_secs(3);
+/// Nice value of the learning thread: frames go first.
+const NICE: i32 = 10;
+
+/// A term as the learner ended badly. The stream goes on; the next term starts over from the log.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaderError {
+    /// Reading samples failed.
+    #[error("reading {topic}: {source}")]
+    Samples {
+        /// The samples topic.
+        topic: String,
+        /// librdkafka's reason.
+        source: KafkaError,
+    },
+    /// Heads could not be written; another learner may have taken over.
+    #[error("writing {topic}: {source}")]
+    Heads {
+        /// The heads topic.
+        topic: String,
+        /// librdkafka's reason.
+        source: KafkaError,
+    },
+    /// The learning thread panicked.
+    #[error("the learning thread panicked")]
+    Panicked,
+}
+
+/// What standing for election needs.
+#[derive(Debug, Clone)]
+pub struct Leader {
+    /// Consumer of samples, in the learners' group.
+    pub samples_client: ClientConfig,
+    /// Samples topic.
+    pub samples_topic: String,
+    /// Transactional producer of heads.
+    pub heads_client: ClientConfig,
+    /// Heads topic.
+    pub heads_topic: String,
+    /// HMAC key of snapshots.
+    pub hmac_key: Option<Vec<u8>>,
+    /// The backbone's plan.
+    pub plan: Arc<Plan>,
+    /// Measured costs.
+    pub costs: CostTable,
+    /// The promise and the learner's settings.
+    pub config: LearnConfig,
+    /// CPU seconds per second that learning may use.
+    pub cpu_rate: f64,
+    /// CPU seconds that it may use at once.
+    pub cpu_credit_s: f64,
+    /// The policy in force, as the store sees it.
+    pub in_force: Arc<ArcSwap<HeadSet>>,
+    /// Counters.
+    pub telemetry: Arc<Telemetry>,
+}
+
+impl Leader {
+    /// Stands for election until `stop`. A term that fails is logged and followed by another.
+    pub fn run(&self, stop: &Arc<AtomicBool>) {
+        while !stop.load(Ordering::Acquire) {
+            if let Err(error) = self.term(stop) {
+                tracing::warn!(%error, "learning interrupted; the stream is not affected");
+                let until = Instant::now() + BACKOFF;
+                while Instant::now() < until && !stop.load(Ordering::Acquire) {
+                    std::thread::sleep(POLL);
+                }
+            }
+            self.telemetry.learner(false);
+        }
+    }
+
+    /// Membership from joining the group to leaving it.
+    fn term(&self, stop: &Arc<AtomicBool>) -> Result<(), LeaderError> {
+        let failed = |source| LeaderError::Samples { topic: self.samples_topic.clone(), source };
+        let consumer: BaseConsumer<Quiet> = self.samples_client.create_with_context(Quiet).map_err(failed)?;
+        consumer.subscribe(&[&self.samples_topic]).map_err(failed)?;
+        let mut seat: Option<Seat> = None;
+        while !stop.load(Ordering::Acquire) {
+            let record = consumer.poll(POLL);
+            let elected = consumer.assignment().map_err(failed)?.count() > 0;
+            match (elected, seat.is_some()) {
+                (true, false) => seat = Some(Seat::take(self.clone())),
+                (false, true) => {
+                    tracing::info!("another worker learns now");
+                    seat.take().map_or(Ok(()), Seat::leave)?;
+                    self.telemetry.learner(false);
+                }
+                _ => {}
+            }
+            match record {
+                Some(Ok(message)) => {
+                    if let (Some(seat), Some(bytes)) = (&mut seat, message.payload()) {
+                        self.pass(seat, &consumer, bytes, message.offset()).map_err(failed)?;
+                    }
+                }
+                Some(Err(source)) if consequence(&source) == Consequence::Stop => return Err(failed(source)),
+                Some(Err(error)) => tracing::debug!(%error, "reading samples"),
+                None => {}
+            }
+            if let Some(seat) = &mut seat {
+                if seat.thread.is_finished() {
+                    break;
+                }
+                seat.flush(&consumer).map_err(failed)?;
+            }
+        }
+        seat.map_or(Ok(()), Seat::leave)
+    }
+
+    fn pass(
+        &self,
+        seat: &mut Seat,
+        consumer: &BaseConsumer<Quiet>,
+        bytes: &[u8],
+        offset: i64,
+    ) -> Result<(), KafkaError> {
+        match Sample::decode(&self.plan, bytes) {
+            Ok(sample) => seat.offer(consumer, (sample, offset)),
+            Err(rejection) => {
+                tracing::debug!(offset, "sample ignored: {rejection}");
+                self.telemetry.sample(SampleOutcome::Rejected);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The learner's seat while this worker holds it: the thread and the way to it.
+struct Seat {
+    thread: JoinHandle<Result<(), LeaderError>>,
+    samples: Sender<(Sample, i64)>,
+    /// One sample that found the queue full; the partition is paused until it fits.
+    held: Option<(Sample, i64)>,
+    over: Arc<AtomicBool>,
+}
+
+impl Seat {
+    fn take(leader: Leader) -> Self {
+        tracing::info!("this worker learns for the fleet now");
+        leader.telemetry.learner(true);
+        let (samples, inbox) = crossbeam_channel::bounded(QUEUE);
+        let over = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&over);
+        let thread = std::thread::Builder::new()
+            .name("learner".into())
+            .spawn(move || learn(&leader, &inbox, &ends))
+            .expect("the system has room for one more thread, or the worker could not run at all");
+        Self { thread, samples, held: None, over }
+    }
+
+    fn offer(&mut self, consumer: &BaseConsumer<Quiet>, sample: (Sample, i64)) -> Result<(), KafkaError> {
+        if let Err(TrySendError::Full(sample)) = self.samples.try_send(sample) {
+            self.held = Some(sample);
+            consumer.pause(&consumer.assignment()?)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, consumer: &BaseConsumer<Quiet>) -> Result<(), KafkaError> {
+        // Wait for real room: pausing throws the prefetch away.
+        if self.held.is_some() && self.samples.len() <= QUEUE / 2 {
+            if let Some(sample) = self.held.take() {
+                self.offer(consumer, sample)?;
+            }
+            consumer.resume(&consumer.assignment()?)?;
+        }
+        Ok(())
+    }
+
+    fn leave(self) -> Result<(), LeaderError> {
+        self.over.store(true, Ordering::Release);
+        drop(self.samples);
+        self.thread.join().map_err(|_| LeaderError::Panicked)?
+    }
+}
+
+/// The learning thread: observes what came, works when there is something to do, publishes what is certified.
+fn learn(leader: &Leader, inbox: &Receiver<(Sample, i64)>, over: &AtomicBool) -> Result<(), LeaderError> {
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "the learning thread keeps the normal priority");
+    }
+    let failed = |source| LeaderError::Heads { topic: leader.heads_topic.clone(), source };
+    let producer: BaseProducer<Quiet> = leader.heads_client.create_with_context(Quiet).map_err(failed)?;
+    producer.init_transactions(REQUEST_TIMEOUT).map_err(failed)?;
+    let mut learner = Learner::new(&leader.plan, leader.costs.clone(), leader.config.clone());
+    learner.resume(leader.in_force.load_full());
+    let mut budget = Budget::new(leader.cpu_rate, leader.cpu_credit_s, over);
+    while !over.load(Ordering::Acquire) {
+        match inbox.recv_timeout(POLL) {
+            Ok(first) => {
+                for (sample, offset) in std::iter::once(first).chain(inbox.try_iter().take(QUEUE)) {
+                    if let Err(rejection) = learner.observe(sample, offset) {
+                        tracing::debug!(offset, "sample ignored: {rejection}");
+                        leader.telemetry.sample(SampleOutcome::Rejected);
+                    }
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if let Some(publication) = learner.work(&mut budget) {
+            publish(leader, &producer, &publication).map_err(failed)?;
+        }
+        leader.telemetry.learning(learner.status(), budget.spent());
+    }
+    Ok(())
+}
+
+/// All records of a publication in one transaction: a reader sees the policy only together with its heads.
+fn publish(leader: &Leader, producer: &BaseProducer<Quiet>, publication: &Publication) -> Result<(), KafkaError> {
+    producer.begin_transaction()?;
+    for (key, value) in publication.encode(&leader.plan, leader.hmac_key.as_deref()) {
+        let record = BaseRecord::to(&leader.heads_topic).key(&key).payload(&value).partition(0);
+        producer.send(record).map_err(|(error, _)| error)?;
+    }
+    producer.commit_transaction(REQUEST_TIMEOUT)?;
+    tracing::info!(policy = %publication.policy, "published");
+    Ok(())
+}

@@ -1,0 +1,411 @@
+//! The composition root: wires the parts from the downstream end, watches them, drains them.
+//!
+//! Nothing else in the library knows more than its neighbours. A part that ends with an error, or panics, stops the
+//! worker: what it held stays uncommitted and is read again by the next owner of its partitions.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use crate::backbone::{Audited, Backbone, BackboneError, Chain};
+use crate::config::Config;
+use crate::decode::{DecodeLimits, Decoder};
+use crate::heads::store::{HeadStore, StoreError};
+use crate::heads::{HeadSet, Registry};
+use crate::ingest::{Ingest, IngestError, Ledger, Taken};
+use crate::kafka::Clients;
+use crate::lane::{Handover, Lane, LaneError, LaneOptions, Serving};
+use crate::learn::LearnConfig;
+use crate::learn::leader::Leader;
+use crate::observe::telemetry::Telemetry;
+use crate::plan::CostTable;
+use crate::publish::{Outputs, PublishError, Publisher, SampleSink};
+
+/// Batch size at which parts are measured: what lanes see under moderate load.
+pub const LIVE_BATCH: usize = 8;
+/// How often the supervisor looks at what no thread tells it.
+const WATCH: Duration = Duration::from_millis(50);
+
+/// Why a worker could not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The backbone cannot be loaded or cut.
+    #[error(transparent)]
+    Backbone(#[from] BackboneError),
+    /// Input.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    /// A lane.
+    #[error(transparent)]
+    Lane(#[from] LaneError),
+    /// Output.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The heads topic.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The shared secret.
+    #[error("heads.hmac_key_file {path}: {reason}")]
+    Key {
+        /// The file.
+        path: String,
+        /// Why it cannot be used.
+        reason: String,
+    },
+    /// An answer was given up by librdkafka.
+    #[error("the broker did not take an answer in time; its frame stays uncommitted and is read again")]
+    Undelivered,
+    /// A bug.
+    #[error("{part} panicked; see the log")]
+    Panicked {
+        /// The thread's name.
+        part: String,
+    },
+    /// The system refused a thread.
+    #[error("cannot start thread {part}: {reason}")]
+    Thread {
+        /// The thread's name.
+        part: String,
+        /// The system's reason.
+        reason: std::io::Error,
+    },
+}
+
+/// The backbone and what it costs on this machine: loaded once, shared by all workers of a process.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    /// The loaded backbone.
+    pub backbone: Arc<Backbone>,
+    /// Measured costs at the live batch size.
+    pub costs: CostTable,
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct Worker {
+    stop: Arc<AtomicBool>,
+    alarm: Arc<AtomicBool>,
+    ended: Receiver<Ended>,
+    running: usize,
+    telemetry: Arc<Telemetry>,
+}
+
+#[derive(Debug)]
+struct Ended {
+    part: String,
+    result: Result<(), WorkerError>,
+}
+
+/// What parts need while they are wired.
+struct Wiring<'a> {
+    config: &'a Config,
+    engine: &'a Engine,
+    clients: Clients,
+    telemetry: Arc<Telemetry>,
+    stop: Arc<AtomicBool>,
+    alarm: Arc<AtomicBool>,
+    ended: Sender<Ended>,
+    running: usize,
+}
+
+impl Worker {
+    /// Starts all parts. The topics must exist. Returns once the heads topic was read to its end and frames may come.
+    ///
+    /// # Errors
+    /// When a part cannot be made; nothing keeps running then.
+    pub fn start(config: &Config, engine: &Engine, telemetry: Arc<Telemetry>) -> Result<Self, WorkerError> {
+        // One message a thread, sent as its last act.
+        let (sender, ended) = crossbeam_channel::bounded(config.engine.lanes + 8);
+        let mut wiring = Wiring {
+            config,
+            engine,
+            clients: Clients::new(config.kafka.clone(), config.engine.max_frame_bytes, &config.name),
+            telemetry: Arc::clone(&telemetry),
+            stop: Arc::new(AtomicBool::new(false)),
+            alarm: Arc::new(AtomicBool::new(false)),
+            ended: sender,
+            running: 0,
+        };
+        let wired = wiring.wire();
+        let worker = Self { stop: wiring.stop, alarm: wiring.alarm, ended, running: wiring.running, telemetry };
+        match wired {
+            Ok(()) => Ok(worker),
+            Err(error) => {
+                worker.stop.store(true, Ordering::Release);
+                let _stopped = worker.wait();
+                Err(error)
+            }
+        }
+    }
+
+    /// A handle that stops the worker when it is set: no more frames are taken, what was taken is finished.
+    #[must_use]
+    pub fn stopper(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+
+    /// Counters and status.
+    #[must_use]
+    pub fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.telemetry
+    }
+
+    /// Waits until every part has ended: after a stop was asked for, or after a failure.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn wait(mut self) -> Result<(), WorkerError> {
+        let mut first = Ok(());
+        while self.running > 0 {
+            let failed = match self.ended.recv_timeout(WATCH) {
+                Ok(Ended { part, result }) => {
+                    self.running -= 1;
+                    tracing::debug!(part, "ended");
+                    result
+                }
+                Err(RecvTimeoutError::Timeout) if self.alarm.swap(false, Ordering::AcqRel) => {
+                    Err(WorkerError::Undelivered)
+                }
+                Err(RecvTimeoutError::Timeout) => Ok(()),
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            if let Err(error) = failed {
+                tracing::error!(%error, "stopping");
+                self.stop.store(true, Ordering::Release);
+                first = first.and(Err(error));
+            }
+        }
+        first
+    }
+}
+
+impl Wiring<'_> {
+    /// Downstream first: outputs, heads, lanes, learner, and at last the input.
+    fn wire(&mut self) -> Result<(), WorkerError> {
+        let config = self.config;
+        let plan = Arc::clone(self.engine.backbone.plan());
+        let publisher = Arc::new(self.publisher()?);
+        let key = hmac_key(&config.heads.hmac_key_file)?;
+        let exits = config.exits.enabled && !plan.candidates.is_empty();
+        let mut store = None;
+        let mut heads = Arc::new(HeadSet::empty());
+        if exits {
+            let mut opened = self.store(key.clone())?;
+            if let Some(found) = opened.catch_up(Duration::from_secs(config.heads.catch_up_timeout_s))? {
+                tracing::info!(policy = found.version(), exits = found.exits().len(), "warm start");
+                heads = found;
+            }
+            store = Some(opened);
+        }
+        self.telemetry.policy(&heads);
+        self.telemetry.heads_read();
+
+        let (frames, inbox) = crossbeam_channel::bounded(config.engine.max_in_flight + config.engine.max_batch);
+        let samples = if exits { Some(Arc::new(self.samples()?)) } else { None };
+        let in_force = Arc::new(ArcSwap::from(Arc::clone(&heads)));
+        let handovers = self.lanes(&inbox, &heads, &publisher, samples.as_ref())?;
+        if let Some(store) = store {
+            self.follow(store, Arc::clone(&in_force), handovers)?;
+            if config.learning.enabled {
+                self.leader(key, in_force)?;
+            }
+        }
+        self.ingest(frames)
+    }
+
+    fn publisher(&self) -> Result<Publisher, WorkerError> {
+        let topics = &self.config.topics;
+        let outputs = Outputs {
+            predictions: topics.predictions.clone(),
+            dead_letters: topics.dead_letters.clone(),
+            worker: self.config.name.clone(),
+        };
+        let (alarm, telemetry) = (Arc::clone(&self.alarm), Arc::clone(&self.telemetry));
+        Ok(Publisher::new(&self.clients.answers(), outputs, alarm, telemetry)?)
+    }
+
+    fn samples(&self) -> Result<SampleSink, WorkerError> {
+        let telemetry = Arc::clone(&self.telemetry);
+        Ok(SampleSink::new(&self.clients.samples(), &self.config.topics.samples, telemetry)?)
+    }
+
+    fn store(&self, key: Option<Vec<u8>>) -> Result<HeadStore, WorkerError> {
+        let registry = Registry::new(self.engine.backbone.plan(), key);
+        let telemetry = Arc::clone(&self.telemetry);
+        Ok(HeadStore::open(&mut self.clients.follower("heads"), &self.config.topics.heads, registry, telemetry)?)
+    }
+
+    fn lanes(
+        &mut self,
+        inbox: &Receiver<Taken>,
+        heads: &Arc<HeadSet>,
+        publisher: &Arc<Publisher>,
+        samples: Option<&Arc<SampleSink>>,
+    ) -> Result<Vec<Arc<Handover<Chain>>>, WorkerError> {
+        let (settings, backbone) = (&self.config.engine, &self.engine.backbone);
+        let limits = DecodeLimits { max_bytes: settings.max_frame_bytes, max_pixels: settings.max_frame_pixels };
+        let mut handovers = Vec::new();
+        for index in 0..settings.lanes {
+            let handover = Arc::new(Handover::default());
+            handovers.push(Arc::clone(&handover));
+            let lane: Lane<Chain, Audited> = Lane {
+                plan: Arc::clone(backbone.plan()),
+                inbox: inbox.clone(),
+                decoder: Decoder::new(backbone.plan().input.clone(), limits),
+                segments: backbone.chain(heads.exits())?,
+                auditor: backbone.auditor()?,
+                heads: Arc::clone(heads),
+                handover,
+                publisher: Arc::clone(publisher),
+                samples: samples.cloned(),
+                telemetry: Arc::clone(&self.telemetry),
+                heartbeat: self.telemetry.heartbeat(&format!("lane-{index}")),
+                options: LaneOptions {
+                    max_batch: settings.max_batch,
+                    seed: self.config.exits.seed,
+                    copies: self.config.learning.copies,
+                },
+            };
+            self.spawn(format!("lane-{index}"), move || Ok(lane.run()?))?;
+        }
+        Ok(handovers)
+    }
+
+    /// The follower of the heads topic: cuts the backbone anew in the background and leaves the result with the lanes.
+    fn follow(
+        &mut self,
+        store: HeadStore,
+        in_force: Arc<ArcSwap<HeadSet>>,
+        lanes: Vec<Arc<Handover<Chain>>>,
+    ) -> Result<(), WorkerError> {
+        let (stop, telemetry) = (Arc::clone(&self.stop), Arc::clone(&self.telemetry));
+        let backbone = Arc::clone(&self.engine.backbone);
+        self.spawn("heads".into(), move || {
+            let mut cut = in_force.load().exits().to_vec();
+            Ok(store.follow(&stop, |heads| {
+                if let Err(error) = hand_over(&backbone, &heads, &cut, &lanes) {
+                    tracing::error!(%error, policy = heads.version(), "policy not adopted: the backbone cannot be cut so");
+                    return;
+                }
+                cut = heads.exits().to_vec();
+                tracing::info!(policy = heads.version(), exits = ?cut, audit_rate = heads.audit_rate(), "adopted");
+                telemetry.policy(&heads);
+                in_force.store(heads);
+            })?)
+        })
+    }
+
+    fn leader(&mut self, hmac_key: Option<Vec<u8>>, in_force: Arc<ArcSwap<HeadSet>>) -> Result<(), WorkerError> {
+        let (config, plan) = (self.config, self.engine.backbone.plan());
+        let backbone = plan.backbone.short();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let leader = Leader {
+            samples_client: self.clients.learner(&backbone),
+            samples_topic: config.topics.samples.clone(),
+            heads_client: self.clients.heads(&backbone),
+            heads_topic: config.topics.heads.clone(),
+            hmac_key,
+            plan: Arc::clone(plan),
+            costs: self.engine.costs.clone(),
+            config: learn_config(config),
+            cpu_rate: config.learning.cpu_share * cores as f64,
+            cpu_credit_s: config.learning.cpu_credit_s,
+            in_force,
+            telemetry: Arc::clone(&self.telemetry),
+        };
+        let stop = Arc::clone(&self.stop);
+        self.spawn("leader".into(), move || {
+            leader.run(&stop);
+            Ok(())
+        })
+    }
+
+    fn ingest(&mut self, frames: Sender<Taken>) -> Result<(), WorkerError> {
+        let config = self.config;
+        let ingest = Ingest {
+            client: self.clients.frames(),
+            topic: config.topics.frames.clone(),
+            in_flight_max: config.engine.max_in_flight,
+            commit_interval: Duration::from_millis(config.kafka.commit_interval_ms.into()),
+            drain_timeout: config.drain_timeout,
+            ledger: Ledger::default(),
+            telemetry: Arc::clone(&self.telemetry),
+        };
+        let stop = Arc::clone(&self.stop);
+        self.spawn("ingest".into(), move || {
+            let result = ingest.run(frames, &stop);
+            // The end of the input is the end of the worker.
+            stop.store(true, Ordering::Release);
+            Ok(result?)
+        })
+    }
+
+    fn spawn<F>(&mut self, part: String, body: F) -> Result<(), WorkerError>
+    where
+        F: FnOnce() -> Result<(), WorkerError> + Send + 'static,
+    {
+        let (ended, name) = (self.ended.clone(), part.clone());
+        let run = move || {
+            let result = catch_unwind(AssertUnwindSafe(body))
+                .unwrap_or_else(|_| Err(WorkerError::Panicked { part: name.clone() }));
+            // The supervisor may be gone when a start failed half way.
+            ended.send(Ended { part: name, result }).unwrap_or_default();
+        };
+        let started = std::thread::Builder::new().name(part.clone()).spawn(run);
+        started.map_err(|reason| WorkerError::Thread { part, reason })?;
+        self.running += 1;
+        Ok(())
+    }
+}
+
+fn hand_over(
+    backbone: &Backbone,
+    heads: &Arc<HeadSet>,
+    cut: &[crate::plan::ExitId],
+    lanes: &[Arc<Handover<Chain>>],
+) -> Result<(), BackboneError> {
+    // All cuts are made before the first is handed over: either every lane changes or none.
+    let segments = lanes
+        .iter()
+        .map(|_| if heads.exits() == cut { Ok(None) } else { backbone.chain(heads.exits()).map(Some) })
+        .collect::<Result<Vec<_>, _>>()?;
+    for (lane, segments) in lanes.iter().zip(segments) {
+        lane.put(Serving { heads: Arc::clone(heads), segments });
+    }
+    Ok(())
+}
+
+/// The learner's settings out of the worker's.
+#[must_use]
+pub fn learn_config(config: &Config) -> LearnConfig {
+    LearnConfig {
+        epsilon: config.exits.epsilon,
+        delta: config.exits.delta,
+        audit_floor: config.exits.audit_floor,
+        seed: config.exits.seed,
+        window_samples: config.learning.window_samples,
+        ..LearnConfig::default()
+    }
+}
+
+/// The fleet's shared secret, if one is configured.
+///
+/// # Errors
+/// When the file cannot be read or holds too little.
+pub fn hmac_key(path: &Path) -> Result<Option<Vec<u8>>, WorkerError> {
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let refuse = |reason: String| WorkerError::Key { path: path.display().to_string(), reason };
+    let key = std::fs::read(path).map_err(|e| refuse(e.to_string()))?;
+    let key = key.trim_ascii().to_vec();
+    if key.len() < 16 {
+        return Err(refuse(format!("holds {} bytes; a secret needs at least 16", key.len())));
+    }
+    Ok(Some(key))
+}
