@@ -20,16 +20,24 @@ pub(crate) enum End {
 /// Finds the end of the picture that starts at the first byte.
 pub(crate) fn end_of_picture(bytes: &[u8]) -> End {
     if !bytes.starts_with(&START) {
-        return if START.starts_with(bytes) { End::Truncated } else { End::Broken };
+        return if START.starts_with(bytes) {
+            End::Truncated
+        } else {
+            End::Broken
+        };
     }
     let mut at = 2;
     loop {
         // Any marker may be preceded by fill bytes FF.
-        let Some(&lead) = bytes.get(at) else { return End::Truncated };
+        let Some(&lead) = bytes.get(at) else {
+            return End::Truncated;
+        };
         if lead != 0xFF {
             return End::Broken;
         }
-        let Some(&marker) = bytes.get(at + 1) else { return End::Truncated };
+        let Some(&marker) = bytes.get(at + 1) else {
+            return End::Truncated;
+        };
         match marker {
             0xFF => at += 1,
             0xD9 => return End::At(at + 2),
@@ -38,7 +46,9 @@ pub(crate) fn end_of_picture(bytes: &[u8]) -> End {
             // A second start, or a stuffed zero outside entropy-coded data.
             0x00 | 0xD8 => return End::Broken,
             _ => {
-                let Some(next) = end_of_segment(bytes, at + 2) else { return End::Truncated };
+                let Some(next) = end_of_segment(bytes, at + 2) else {
+                    return End::Truncated;
+                };
                 let Some(next) = next else { return End::Broken };
                 at = if marker == 0xDA { end_of_scan(bytes, next) } else { next };
             }
@@ -57,7 +67,10 @@ fn end_of_segment(bytes: &[u8], at: usize) -> Option<Option<usize>> {
 /// Where the entropy-coded data that starts at `from` ends: the next marker that is neither stuffing nor a restart.
 fn end_of_scan(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
-    while let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|&byte| byte == 0xFF)) {
+    while let Some(found) = bytes
+        .get(at..)
+        .and_then(|rest| rest.iter().position(|&byte| byte == 0xFF))
+    {
         at += found;
         match bytes.get(at + 1) {
             Some(0x00 | 0xD0..=0xD7) => at += 2,
@@ -77,7 +90,9 @@ mod tests {
         let thumbnail = [0xFF, 0xD8, 0xFF, 0xD9];
         let mut bytes = vec![0xFF, 0xD8, 0xFF, 0xE1, 0x00, 0x06];
         bytes.extend_from_slice(&thumbnail);
-        bytes.extend_from_slice(&[0xFF, 0xDA, 0x00, 0x03, 0x00, 0x12, 0xFF, 0x00, 0x34, 0xFF, 0xD0, 0x56, 0xFF, 0xFF, 0xD9]);
+        bytes.extend_from_slice(&[
+            0xFF, 0xDA, 0x00, 0x03, 0x00, 0x12, 0xFF, 0x00, 0x34, 0xFF, 0xD0, 0x56, 0xFF, 0xFF, 0xD9,
+        ]);
         bytes
     }
 
@@ -95,7 +110,11 @@ mod tests {
     fn every_proper_prefix_is_truncated() {
         let whole = sample();
         for length in 0..whole.len() {
-            assert_eq!(end_of_picture(&whole[..length]), End::Truncated, "prefix of {length} bytes");
+            assert_eq!(
+                end_of_picture(&whole[..length]),
+                End::Truncated,
+                "prefix of {length} bytes"
+            );
         }
     }
 
