@@ -1,1 +1,154 @@
-//! decode
+//! 2 · From a record's bytes to what the backbone is fed: the only place where a frame may be rejected.
+//!
+//! Pure: no clock, no I/O, no metrics, no Kafka. A [`Rejection`] is a verdict on the bytes; it would be the same on every
+//! replica and on every attempt.
+//!
+//! The bytes are foreign. So the size is checked first, then only the header is read and its dimensions are checked, then
+//! the picture is decoded with an allocation limit, and a panic inside a decoder is a corrupt frame, not a dead lane.
+
+mod augment;
+mod fit;
+pub(crate) mod jpeg;
+mod picture;
+mod raw;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::frame::{InputSpec, RejectReason, Rejection};
+
+pub use augment::{mirror, shift};
+use fit::Fitter;
+use picture::Format;
+
+/// What a frame may cost before it is decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecodeLimits {
+    /// Bytes of an encoded frame.
+    pub max_bytes: usize,
+    /// Pixels (width x height) of a decoded frame; memory follows from it: at most some 20 bytes per pixel and lane.
+    pub max_pixels: u64,
+}
+
+impl Default for DecodeLimits {
+    /// 1 MiB as Kafka's own default for a record, 16 Mi pixels (a 4K camera has 8).
+    fn default() -> Self {
+        Self {
+            max_bytes: 1 << 20,
+            max_pixels: 1 << 24,
+        }
+    }
+}
+
+/// An 8-bit picture in the decoder's scratch memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shape {
+    width: usize,
+    height: usize,
+    /// Interleaved channels: 1 (grey) or 3 (red, green, blue).
+    channels: usize,
+}
+
+impl Shape {
+    fn len(self) -> usize {
+        self.width * self.height * self.channels
+    }
+}
+
+/// Turns encoded frames into backbone input. One per lane: its buffers are reused from frame to frame.
+#[derive(Debug)]
+pub struct Decoder {
+    spec: InputSpec,
+    limits: DecodeLimits,
+    fitter: Fitter,
+    scratch: picture::Scratch,
+}
+
+impl Decoder {
+    /// A decoder for one backbone.
+    #[must_use]
+    pub fn new(spec: InputSpec, limits: DecodeLimits) -> Self {
+        let fitter = Fitter::new(&spec);
+        Self {
+            spec,
+            limits,
+            fitter,
+            scratch: picture::Scratch::default(),
+        }
+    }
+
+    /// Decodes one frame into `out`, which is one row of the backbone's input: [`InputSpec::len`] values, in its layout and
+    /// channel order, scaled and normalised.
+    ///
+    /// JPEG, PNG and WebP are recognised by their first bytes. `content_type` decides only for raw tensors:
+    /// `application/x-raw; dtype=u8; shape=28x28x1` (height x width x channels; pixels, in RGB order) or `dtype=f32`
+    /// (little-endian, already scaled and normalised, of the backbone's own size and channel order).
+    /// Alpha is dropped and EXIF orientation is ignored, as Pillow and torchvision do.
+    ///
+    /// # Errors
+    /// A [`Rejection`] if the frame can never be classified. `out` then holds nothing of meaning.
+    ///
+    /// # Panics
+    /// If `out` is not [`InputSpec::len`] long: the caller's buffer does not fit the backbone.
+    pub fn decode(&mut self, payload: &[u8], content_type: Option<&str>, out: &mut [f32]) -> Result<(), Rejection> {
+        assert_eq!(
+            out.len(),
+            self.spec.len(),
+            "the output row must be as long as the backbone's input"
+        );
+        if payload.is_empty() {
+            return Err(Rejection::new(RejectReason::Empty, "the record has no bytes"));
+        }
+        if payload.len() > self.limits.max_bytes {
+            let detail = format!("{} bytes, the limit is {}", payload.len(), self.limits.max_bytes);
+            return Err(Rejection::new(RejectReason::TooLarge, detail));
+        }
+        // The buffers may be half written after a panic; they hold no invariant, and are thrown away all the same.
+        let decoded = catch_unwind(AssertUnwindSafe(|| self.decode_unguarded(payload, content_type, out)));
+        decoded.unwrap_or_else(|panic| {
+            self.scratch = picture::Scratch::default();
+            self.fitter = Fitter::new(&self.spec);
+            let detail = format!("the decoder gave up: {}", panic_words(panic.as_ref()));
+            Err(Rejection::new(RejectReason::Corrupt, detail))
+        })
+    }
+
+    fn decode_unguarded(
+        &mut self,
+        payload: &[u8],
+        content_type: Option<&str>,
+        out: &mut [f32],
+    ) -> Result<(), Rejection> {
+        if let Some(tensor) = content_type.and_then(raw::declared) {
+            return match tensor?.check(payload, &self.spec, self.limits.max_pixels)? {
+                raw::Tensor::Pixels(shape) => self.fitter.fit(payload, shape, out),
+                raw::Tensor::Prepared => raw::copy_prepared(payload, &self.spec, out),
+            };
+        }
+        let format = Format::sniff(payload)
+            .ok_or_else(|| Rejection::new(RejectReason::UnknownFormat, unknown_words(payload, content_type)))?;
+        let want_gray = self.spec.channels.count() == 1;
+        let (pixels, shape) = self
+            .scratch
+            .decode(format, payload, want_gray, self.limits.max_pixels)?;
+        self.fitter.fit(pixels, shape, out)
+    }
+}
+
+/// Names what was found, without copying foreign text into logs: only hex digits and a shortened, cleaned content type.
+fn unknown_words(payload: &[u8], content_type: Option<&str>) -> String {
+    let start: String = payload.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let declared = content_type.map_or_else(String::new, |text| format!(", content-type {:?}", shorten(text)));
+    format!("starts with {start}, which is neither JPEG, PNG nor WebP{declared}")
+}
+
+/// At most 64 characters of foreign text.
+fn shorten(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+fn panic_words(panic: &(dyn std::any::Any + Send)) -> String {
+    let words = panic.downcast_ref::<&str>().map(ToString::to_string);
+    words
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .map_or_else(|| "panic".to_owned(), |text| shorten(&text))
+}

@@ -1,0 +1,239 @@
+//! Encoded pictures to 8-bit pixels in reused memory. The only user of the picture decoders.
+
+use std::io::Cursor;
+
+use image::codecs::png::PngDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::{ColorType, ImageDecoder, ImageError, Limits};
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+use super::{Shape, jpeg};
+use crate::frame::{RejectReason, Rejection};
+
+/// Progressive JPEGs have some 10 scans; each costs a pass over all coefficients, so a hostile one could hold a lane.
+const JPEG_SCANS_MAX: usize = 32;
+
+/// The formats that are recognised by their first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Jpeg,
+    Png,
+    WebP,
+}
+
+impl Format {
+    pub(super) fn sniff(bytes: &[u8]) -> Option<Self> {
+        if bytes.starts_with(&jpeg::START) {
+            Some(Self::Jpeg)
+        } else if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+            Some(Self::Png)
+        } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
+            Some(Self::WebP)
+        } else {
+            None
+        }
+    }
+}
+
+/// Buffers that live from frame to frame.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// What the decoder wrote.
+    decoded: Vec<u8>,
+    /// The same with 8 bits and 1 or 3 channels, where it had alpha or 16 bits.
+    pixels: Vec<u8>,
+}
+
+impl Scratch {
+    /// Decodes a picture; the result has one channel if it is grey or `want_gray` asks for it, else three.
+    pub(super) fn decode(
+        &mut self,
+        format: Format,
+        payload: &[u8],
+        want_gray: bool,
+        max_pixels: u64,
+    ) -> Result<(&[u8], Shape), Rejection> {
+        let (shape, color) = match format {
+            Format::Jpeg => self.decode_jpeg(payload, want_gray, max_pixels)?,
+            Format::Png => {
+                let decoder = PngDecoder::with_limits(Cursor::new(payload), limits(max_pixels));
+                self.read(decoder.map_err(|error| image_fault(&error))?, max_pixels)?
+            }
+            Format::WebP => {
+                let decoder = WebPDecoder::new(Cursor::new(payload));
+                self.read(decoder.map_err(|error| image_fault(&error))?, max_pixels)?
+            }
+        };
+        self.reduce(shape, color, want_gray)
+    }
+
+    /// JPEG goes to its decoder directly: through `image` a truncated one would come out grey and without an error.
+    fn decode_jpeg(
+        &mut self,
+        payload: &[u8],
+        want_gray: bool,
+        max_pixels: u64,
+    ) -> Result<((usize, usize), ColorType), Rejection> {
+        match jpeg::end_of_picture(payload) {
+            jpeg::End::At(_) => {}
+            jpeg::End::Truncated => return Err(corrupt("the JPEG ends before its end marker")),
+            jpeg::End::Broken => return Err(corrupt("the JPEG's markers are broken")),
+        }
+        let options = DecoderOptions::default()
+            .set_strict_mode(true)
+            .jpeg_set_max_scans(JPEG_SCANS_MAX);
+        let options = options
+            .set_max_width(usize::from(u16::MAX))
+            .set_max_height(usize::from(u16::MAX));
+        let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(payload), options);
+        decoder.decode_headers().map_err(|error| corrupt(error.to_string()))?;
+        let (width, height) = decoder
+            .dimensions()
+            .ok_or_else(|| corrupt("the JPEG has no frame header"))?;
+        check_size(width as u64, height as u64, max_pixels)?;
+        // Luma is what a grey picture is made of: no colour is decoded only to be averaged away.
+        let is_luma = matches!(decoder.input_colorspace(), Some(ColorSpace::Luma | ColorSpace::YCbCr));
+        let gray = decoder.input_colorspace() == Some(ColorSpace::Luma) || (want_gray && is_luma);
+        let (space, color) = if gray {
+            (ColorSpace::Luma, ColorType::L8)
+        } else {
+            (ColorSpace::RGB, ColorType::Rgb8)
+        };
+        decoder.set_options(options.jpeg_set_out_colorspace(space));
+        let length = decoder
+            .output_buffer_size()
+            .ok_or_else(|| corrupt("the JPEG has no size"))?;
+        decoder
+            .decode_into(sized(&mut self.decoded, length))
+            .map_err(|error| corrupt(error.to_string()))?;
+        Ok(((width, height), color))
+    }
+
+    fn read<D: ImageDecoder>(
+        &mut self,
+        mut decoder: D,
+        max_pixels: u64,
+    ) -> Result<((usize, usize), ColorType), Rejection> {
+        let (width, height) = decoder.dimensions();
+        check_size(u64::from(width), u64::from(height), max_pixels)?;
+        decoder
+            .set_limits(limits(max_pixels))
+            .map_err(|error| image_fault(&error))?;
+        let color = decoder.color_type();
+        let length = usize::try_from(decoder.total_bytes()).map_err(|_| too_large(width, height, max_pixels))?;
+        decoder
+            .read_image(sized(&mut self.decoded, length))
+            .map_err(|error| image_fault(&error))?;
+        Ok(((width as usize, height as usize), color))
+    }
+
+    /// To 8 bits, without alpha, and grey if that is wanted. Pictures that already are so stay where they are.
+    fn reduce(
+        &mut self,
+        (width, height): (usize, usize),
+        color: ColorType,
+        want_gray: bool,
+    ) -> Result<(&[u8], Shape), Rejection> {
+        let (samples, wide) = match color {
+            ColorType::L8 => (1, false),
+            ColorType::La8 => (2, false),
+            ColorType::Rgb8 => (3, false),
+            ColorType::Rgba8 => (4, false),
+            ColorType::L16 => (1, true),
+            ColorType::La16 => (2, true),
+            ColorType::Rgb16 => (3, true),
+            ColorType::Rgba16 => (4, true),
+            other => return Err(corrupt(format!("pixels of type {other:?} are not supported"))),
+        };
+        if wide {
+            narrow(&mut self.decoded);
+        }
+        let is_gray = samples <= 2;
+        let shape = Shape {
+            width,
+            height,
+            channels: if is_gray || want_gray { 1 } else { 3 },
+        };
+        if samples == shape.channels {
+            return Ok((self.decoded.as_slice(), shape));
+        }
+        let pixels = sized(&mut self.pixels, shape.len());
+        let groups = self.decoded.chunks_exact(samples);
+        match (is_gray, want_gray) {
+            (true, _) => pixels.iter_mut().zip(groups).for_each(|(to, from)| *to = from[0]),
+            (false, true) => pixels
+                .iter_mut()
+                .zip(groups)
+                .for_each(|(to, from)| *to = luma(from[0], from[1], from[2])),
+            (false, false) => {
+                pixels
+                    .chunks_exact_mut(3)
+                    .zip(groups)
+                    .for_each(|(to, from)| to.copy_from_slice(&from[..3]));
+            }
+        }
+        Ok((self.pixels.as_slice(), shape))
+    }
+}
+
+/// Rec. 601 luma in Pillow's fixed-point form, so that a grey model sees what its trainer saw.
+pub(super) fn luma(red: u8, green: u8, blue: u8) -> u8 {
+    let sum = 19_595 * u32::from(red) + 38_470 * u32::from(green) + 7_471 * u32::from(blue) + 0x8000;
+    // The weights add up to 2^16, so the shifted sum is at most 255.
+    (sum >> 16).min(255) as u8
+}
+
+/// 16-bit samples (native byte order, as `image` writes them) to 8 bits, rounded, in place.
+fn narrow(bytes: &mut Vec<u8>) {
+    let length = bytes.len() / 2;
+    for at in 0..length {
+        let value = u32::from(u16::from_ne_bytes([bytes[2 * at], bytes[2 * at + 1]]));
+        bytes[at] = ((value * 255 + 32_767) / 65_535).min(255) as u8;
+    }
+    bytes.truncate(length);
+}
+
+/// The first `length` bytes of a reused buffer; their content is old.
+pub(super) fn sized(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
+    buffer.resize(length, 0);
+    buffer.as_mut_slice()
+}
+
+fn limits(max_pixels: u64) -> Limits {
+    let mut limits = Limits::default();
+    // Four 16-bit samples per pixel, and as much again for the decoder's own rows and chunks.
+    limits.max_alloc = Some(max_pixels.saturating_mul(16).saturating_add(1 << 20));
+    limits
+}
+
+/// Checks the header's word before anything is allocated for it.
+pub(super) fn check_size(width: u64, height: u64, max_pixels: u64) -> Result<(), Rejection> {
+    if width == 0 || height == 0 {
+        return Err(corrupt(format!("{width} x {height} pixels")));
+    }
+    if width.checked_mul(height).is_none_or(|pixels| pixels > max_pixels) {
+        return Err(too_large(width, height, max_pixels));
+    }
+    Ok(())
+}
+
+fn too_large(width: impl std::fmt::Display, height: impl std::fmt::Display, max_pixels: u64) -> Rejection {
+    Rejection::new(
+        RejectReason::TooLarge,
+        format!("{width} x {height} pixels, the limit is {max_pixels} in all"),
+    )
+}
+
+fn corrupt(detail: impl Into<String>) -> Rejection {
+    let detail: String = detail.into();
+    Rejection::new(RejectReason::Corrupt, detail.chars().take(200).collect::<String>())
+}
+
+fn image_fault(error: &ImageError) -> Rejection {
+    match error {
+        ImageError::Limits(limit) => Rejection::new(RejectReason::TooLarge, limit.to_string()),
+        other => corrupt(other.to_string()),
+    }
+}

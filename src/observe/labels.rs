@@ -1,0 +1,84 @@
+//! The closed sets of values that labels take. A label with open values (a camera's name, say) would be a leak.
+
+/// How a frame was finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Answered by an exit.
+    Exit,
+    /// Answered by the whole model.
+    Full,
+    /// Rejected; its bytes went to the dead letters.
+    DeadLetter,
+}
+
+/// A stage whose time is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// One frame's bytes to input.
+    Decode,
+    /// One segment on a batch.
+    Segment,
+    /// One exit's head on a batch.
+    Head,
+    /// The whole model on a batch of audited frames.
+    Audit,
+    /// A record from hand-over to acknowledgement.
+    Publish,
+}
+
+/// A queue whose depth is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queue {
+    /// Frames between Kafka and the decoder.
+    Decode,
+    /// Frames between the decoder and the lanes.
+    Batch,
+    /// Answers between the lanes and Kafka.
+    Publish,
+    /// Samples on their way to Kafka.
+    Samples,
+}
+
+/// What became of a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SampleOutcome {
+    /// Handed to Kafka.
+    Sent,
+    /// The queue was full.
+    Dropped,
+    /// The learner read it and could not use it.
+    Rejected,
+}
+
+/// A change of the assignment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rebalance {
+    /// Partitions were added.
+    Assign,
+    /// Partitions were taken away.
+    Revoke,
+    /// The group failed to agree.
+    Error,
+}
+
+macro_rules! words {
+    ($($enum:ident { $($variant:ident = $word:literal),* })*) => {
+        $(impl $enum {
+            /// Every value, in the order of the discriminants.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+            /// The label's value.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),* }
+            }
+        })*
+    };
+}
+
+words! {
+    Outcome { Exit = "exit", Full = "full", DeadLetter = "dead_letter" }
+    Stage { Decode = "decode", Segment = "segment", Head = "head", Audit = "audit", Publish = "publish" }
+    Queue { Decode = "decode", Batch = "batch", Publish = "publish", Samples = "samples" }
+    SampleOutcome { Sent = "sent", Dropped = "dropped", Rejected = "rejected" }
+    Rebalance { Assign = "assign", Revoke = "revoke", Error = "error" }
+}
