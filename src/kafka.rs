@@ -112,6 +112,8 @@ impl Clients {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("linger.ms", "2")
+            // The same camera goes to the same partition as with Java's clients.
+            .set("partitioner", "murmur2_random")
             .set("message.max.bytes", (self.frame_bytes_max + (64 << 10)).to_string())
             .set("delivery.timeout.ms", self.settings.delivery_timeout_ms.to_string())
             .set("queue.buffering.max.kbytes", self.settings.output_queue_kbytes.to_string());

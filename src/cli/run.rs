@@ -1,18 +1,23 @@
 //! `offramp run`: settings, model, topics, worker, HTTP; then until SIGTERM, SIGINT or a failure.
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::ConfigArgs;
 use crate::backbone::{Backbone, LoadOptions};
-use crate::config::Config;
+use crate::config::{Config, LogFormat};
 use crate::kafka::{Clients, ensure_topics};
-use crate::observe;
+use crate::observe::http::{self, HttpError, StatusProvider};
+use crate::observe::logging;
 use crate::observe::telemetry::Telemetry;
-use crate::worker::{Engine, Worker};
+use crate::worker::{Engine, LIVE_BATCH, Worker};
 
 /// Arguments of `offramp run`.
 #[derive(Debug, clap::Args)]
@@ -28,7 +33,11 @@ pub struct RunArgs {
 /// A wrong configuration, or the first failure of a part.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
-    observe::logging::init(&config.log.level, config.log.format)?;
+    let format = match config.log.format {
+        LogFormat::Text => logging::Format::Text,
+        LogFormat::Json => logging::Format::Json,
+    };
+    logging::init(format, &config.log.level)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(serve(config))
 }
@@ -36,20 +45,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
 async fn serve(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let telemetry = Arc::new(Telemetry::install(&config.name)?);
-    let (http_stop, http_stopped) = tokio::sync::oneshot::channel::<()>();
-    let http = match config.http {
-        Some(address) => Some(observe::http::spawn(address, Arc::clone(&telemetry), http_stopped).await?),
-        None => None,
-    };
-
-    let starting = start(config, Arc::clone(&telemetry));
-    let worker = tokio::select! {
-        worker = starting => worker?,
+    let running = tokio::select! {
+        running = start(config) => running?,
         // Nothing was taken yet: leaving at once loses nothing.
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
+    let Running { worker, telemetry, http, http_stop } = running;
     let stop = worker.stopper();
     let mut waiting = tokio::task::spawn_blocking(move || worker.wait());
     let ended = loop {
@@ -63,23 +65,59 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     drop(http_stop);
     if let Some(http) = http {
-        http.await.context("the HTTP server panicked")?;
+        http.await.context("the HTTP server panicked")??;
     }
     ended.context("the supervisor panicked")??;
     tracing::info!("drained");
     Ok(())
 }
 
-/// Loads the model and makes the topics ready, then starts the worker; blocking work stays off the async threads.
-async fn start(config: Config, telemetry: Arc<Telemetry>) -> anyhow::Result<Worker> {
+/// What runs once everything has started.
+struct Running {
+    worker: Worker,
+    telemetry: Arc<Telemetry>,
+    http: Option<JoinHandle<Result<(), HttpError>>>,
+    /// Dropped when the worker has ended: the endpoints live until then.
+    http_stop: oneshot::Sender<()>,
+}
+
+/// Loads the model, opens the endpoints, makes the topics ready, starts the worker. Blocking work stays off the async
+/// threads.
+async fn start(config: Config) -> anyhow::Result<Running> {
     let model = super::locate(&config.model);
     let options = LoadOptions { intra_threads: config.engine.threads_per_lane, ..LoadOptions::default() };
-    let engine = tokio::task::spawn_blocking(move || Engine::load(&model, &options)).await.context("loading panicked")??;
-    telemetry.model_loaded(engine.backbone.plan());
+    let engine =
+        tokio::task::spawn_blocking(move || Engine::load(&model, &options)).await.context("loading panicked")??;
+    let telemetry = Arc::new(Telemetry::new(&config.name, engine.backbone.plan())?);
+    let (http_stop, stopped) = oneshot::channel::<()>();
+    let http = match config.http {
+        Some(address) => Some(endpoints(address, &telemetry, stopped).await?),
+        None => None,
+    };
     let clients = Clients::new(config.kafka.clone(), config.engine.max_frame_bytes, &config.name);
     ensure_topics(&clients, &config.topics).await?;
-    let started = tokio::task::spawn_blocking(move || Worker::start(&config, &engine, telemetry)).await;
-    Ok(started.context("starting panicked")??)
+    telemetry.broker(true);
+    let shared = Arc::clone(&telemetry);
+    let started = tokio::task::spawn_blocking(move || Worker::start(&config, &engine, shared)).await;
+    Ok(Running { worker: started.context("starting panicked")??, telemetry, http, http_stop })
+}
+
+async fn endpoints(
+    address: SocketAddr,
+    telemetry: &Arc<Telemetry>,
+    stopped: oneshot::Receiver<()>,
+) -> anyhow::Result<JoinHandle<Result<(), HttpError>>> {
+    let listener = http::bind(address).await?;
+    tracing::info!(address = %listener.local_addr()?, "metrics and health");
+    let shown = Arc::clone(telemetry);
+    // A struct of numbers and strings: it always serialises.
+    let status: StatusProvider = Arc::new(move || serde_json::to_value(shown.status()).unwrap_or_default());
+    let (metrics, health) = (Arc::clone(telemetry.metrics()), Arc::clone(telemetry.health()));
+    let shutdown = async move {
+        // Either a word or the sender's end says the same.
+        let _ended = stopped.await;
+    };
+    Ok(tokio::spawn(http::serve(listener, metrics, health, status, shutdown)))
 }
 
 impl Engine {
@@ -87,9 +125,9 @@ impl Engine {
     ///
     /// # Errors
     /// When the model cannot be used; the error names the file and the fix.
-    pub fn load(model: &std::path::Path, options: &LoadOptions) -> anyhow::Result<Self> {
+    pub fn load(model: &Path, options: &LoadOptions) -> anyhow::Result<Self> {
         let backbone = Backbone::load(model, options)?;
-        let costs = backbone.measure(crate::worker::LIVE_BATCH)?;
+        let costs = backbone.measure(LIVE_BATCH)?;
         Ok(Self { backbone: Arc::new(backbone), costs })
     }
 }

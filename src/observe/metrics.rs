@@ -65,6 +65,8 @@ pub struct Metrics {
     pub learn_window: Gauge,
     /// CPU seconds spent on learning.
     pub learn_cpu_seconds: Gauge,
+    /// Frames taken and not finished.
+    pub frames_in_flight: Gauge,
     /// Partitions paused by back-pressure.
     pub paused_partitions: Gauge,
     /// Commits that Kafka refused.
@@ -82,7 +84,6 @@ pub struct Metrics {
     stages: Vec<Histogram>,
     samples: Vec<Counter>,
     rebalances: Vec<Counter>,
-    in_flight: Gauge,
     queues: Vec<Gauge>,
     hit_ratio: Gauge,
     answered: Answered,
@@ -200,6 +201,7 @@ impl Metrics {
             learner: register.gauge(&table::LEARNER),
             learn_window: register.gauge(&table::LEARN_WINDOW),
             learn_cpu_seconds: register.gauge(&table::LEARN_CPU),
+            frames_in_flight: register.gauge(&table::FRAMES_IN_FLIGHT),
             paused_partitions: register.gauge(&table::PAUSED_PARTITIONS),
             commit_failures: register.counter(&table::COMMIT_FAILURES),
             delivery_failures: register.counter(&table::DELIVERY_FAILURES),
@@ -224,7 +226,6 @@ impl Metrics {
                 SampleOutcome::ALL.iter().map(|outcome| outcome.as_str()),
             ),
             rebalances: register.counters(&table::REBALANCES, Rebalance::ALL.iter().map(|kind| kind.as_str())),
-            in_flight: register.gauge(&table::FRAMES_IN_FLIGHT),
             queues: register.gauges(&table::QUEUE_DEPTH, Queue::ALL.iter().map(|queue| queue.as_str())),
             hit_ratio: register.gauge(&table::HIT_RATIO),
             answered: Answered::default(),
@@ -278,11 +279,6 @@ impl Metrics {
         self.rebalances[kind as usize].increment(1);
     }
 
-    /// A frame is in flight for as long as the guard lives; keep it beside the frame's ticket.
-    pub fn frame_in_flight(&self) -> Held {
-        Held::new(&self.in_flight)
-    }
-
     /// An item waits in a queue for as long as the guard lives; send it through the queue with the item.
     pub fn queued(&self, queue: Queue) -> Held {
         Held::new(&self.queues[queue as usize])
@@ -317,6 +313,13 @@ impl Metrics {
     pub fn forget_lag(&self, topic: &Arc<str>, partition: i32) {
         let mut lag = self.lag.lock().unwrap_or_else(PoisonError::into_inner);
         lag.remove(&(Arc::clone(topic), partition));
+    }
+
+    /// Lag of a partition, if it is known.
+    #[must_use]
+    pub fn lag(&self, partition: i32) -> Option<i64> {
+        let lag = self.lag.lock().unwrap_or_else(PoisonError::into_inner);
+        lag.iter().find(|((_, id), _)| *id == partition).map(|(_, records)| *records)
     }
 
     /// Frames finished since the start.

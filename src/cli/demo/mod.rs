@@ -16,17 +16,18 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
 use self::observer::Observer;
-use self::report::{Board, Flops, Summary};
+use self::report::{Board, Flops, Report, Summary};
 use crate::backbone::LoadOptions;
-use crate::config::{Config, LogFormat};
+use crate::config::Config;
 use crate::kafka::{Clients, ensure_topics};
 use crate::observe;
 use crate::observe::telemetry::Telemetry;
-use crate::source::{self, FeedOptions, FeedOrder, Picture, SourceOptions};
+use crate::source::feeder::{self, FeedError, FeedOptions, FeedReport, Pace};
+use crate::source::{self, Picture, SourceOptions};
 use crate::worker::{Engine, Worker};
 
 /// Frames that may be on their way at once: the embedded broker keeps only the newest 5 MiB of a partition.
-const AHEAD_MAX: usize = 1_000;
+const AHEAD_MAX: u64 = 1_000;
 /// Without an answer for this long something is broken.
 const STALLED: Duration = Duration::from_secs(60);
 const REFRESH: Duration = Duration::from_millis(200);
@@ -77,7 +78,7 @@ pub struct DemoArgs {
 /// # Errors
 /// When the model, the pictures or a part of the pipeline fails.
 pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
-    observe::logging::init(&args.log, LogFormat::Text)?;
+    observe::logging::init(observe::logging::Format::Text, &args.log)?;
     if args.cameras == 0 || args.workers == 0 || args.rate <= 0.0 || args.frames == 0 {
         bail!("--cameras, --workers, --rate and --frames must be above zero");
     }
@@ -183,15 +184,15 @@ impl Stage<'_> {
         let observer = Observer::start(first, self.args.cameras, total)?;
         let mut workers = Vec::new();
         for config in self.configs {
-            let telemetry = Arc::new(Telemetry::local(&config.name, self.engine.backbone.plan()));
+            let telemetry = Arc::new(Telemetry::new(&config.name, self.engine.backbone.plan())?);
             workers.push(Worker::start(config, self.engine, telemetry)?);
         }
         let started = Instant::now();
-        let feeding = self.feed(first, pictures, observer.progress());
+        let feeding = Feeding::start(self.args, first, pictures, observer.progress())?;
         let outcome = self.watch(&observer, &workers, started, total);
         let seconds = started.elapsed().as_secs_f64();
-        feeding.stop();
-        let statuses: Vec<_> = workers.iter().map(|worker| worker.telemetry().status()).collect();
+        feeding.stop.store(true, Ordering::Release);
+        let reports: Vec<Report> = workers.iter().map(|worker| Report::of(worker.telemetry())).collect();
         for worker in &workers {
             worker.stopper().store(true, Ordering::Release);
         }
@@ -203,7 +204,7 @@ impl Stage<'_> {
         feeding.join()?;
         let frames = observer.finish();
         let exact = if self.args.verify { Some(report::verify(self.engine, &frames, &kept)?) } else { None };
-        Ok(Summary::new(&frames, &statuses, half, exact, seconds))
+        Ok(Summary::new(&frames, &reports, half, exact, seconds))
     }
 }
 
@@ -222,15 +223,15 @@ impl Stage<'_> {
         loop {
             std::thread::sleep(REFRESH);
             let answered = observer.answered();
-            let statuses: Vec<_> = workers.iter().map(|worker| worker.telemetry().status()).collect();
+            let reports: Vec<Report> = workers.iter().map(|worker| Report::of(worker.telemetry())).collect();
             if half.is_none() && answered >= total / 2 {
-                half = Some(Flops::of(&statuses));
+                half = Some(Flops::of(&reports));
             }
             if answered > last {
                 (last, progressed) = (answered, Instant::now());
             }
             let per_second = answered as f64 / started.elapsed().as_secs_f64();
-            observer.newest(report::WINDOW, |newest| board.show(newest, answered, per_second, &statuses));
+            observer.newest(report::WINDOW, |newest| board.show(newest, answered, per_second, &reports));
             if answered >= total {
                 board.close();
                 return Ok(half.unwrap_or_default());
@@ -246,6 +247,47 @@ impl Stage<'_> {
             };
             board.close();
             bail!("{reason} after {answered} of {total} frames");
+        }
+    }
+}
+
+/// The feeding thread.
+struct Feeding {
+    thread: std::thread::JoinHandle<Result<FeedReport, FeedError>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Feeding {
+    /// Feeds at the asked rate, and slower when the workers are behind: the embedded broker forgets what is too old.
+    fn start(
+        args: &DemoArgs,
+        config: &Config,
+        pictures: Vec<Picture>,
+        answered: impl Fn() -> usize + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        let options = FeedOptions {
+            bootstrap: config.kafka.bootstrap_servers.clone(),
+            topic: config.topics.frames.clone(),
+            cameras: u32::try_from(args.cameras)?,
+            rate: Some(args.rate),
+            kafka: Vec::new(),
+        };
+        let stop = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&stop);
+        let thread = std::thread::Builder::new().name("feeder".into()).spawn(move || {
+            feeder::feed(&options, pictures.into_iter().map(Ok), &ended, |progress| {
+                let ahead = progress.sent.saturating_sub(answered() as u64);
+                if ahead < AHEAD_MAX { Pace::Go } else { Pace::Wait }
+            })
+        })?;
+        Ok(Self { thread, stop })
+    }
+
+    fn join(self) -> anyhow::Result<()> {
+        let report = self.thread.join().map_err(|_| anyhow::anyhow!("the feeder panicked"))??;
+        match report.first_failure {
+            Some(reason) => bail!("{} frames could not be fed: {reason}", report.progress.failed),
+            None => Ok(()),
         }
     }
 }

@@ -11,13 +11,31 @@ use super::observer::Seen;
 use crate::cascade::{Segments, StepOutput};
 use crate::decode::{DecodeLimits, Decoder};
 use crate::heads::Certificate;
-use crate::observe::Status;
+use crate::observe::status::Status;
+use crate::observe::telemetry::Telemetry;
 use crate::plan::Plan;
 use crate::source::Picture;
 use crate::worker::Engine;
 
 /// Frames over which the live table and the picture average.
 pub(super) const WINDOW: usize = 500;
+
+/// What a worker tells of itself at one moment.
+pub(super) struct Report {
+    status: Status,
+    certificate: Option<Certificate>,
+    flops: (u64, u64),
+}
+
+impl Report {
+    pub(super) fn of(telemetry: &Telemetry) -> Self {
+        Self {
+            status: telemetry.status(),
+            certificate: telemetry.heads().certificate().cloned(),
+            flops: telemetry.flops_totals(),
+        }
+    }
+}
 
 /// The live table on stderr; without a terminal nothing is drawn.
 pub(super) struct Board {
@@ -33,16 +51,16 @@ impl Board {
         Self { bar, plan_exits: plan.candidates.iter().map(|point| point.flops_fraction).collect() }
     }
 
-    pub(super) fn show(&self, newest: &[Seen], answered: usize, per_second: f64, statuses: &[Status]) {
+    pub(super) fn show(&self, newest: &[Seen], answered: usize, per_second: f64, reports: &[Report]) {
         self.bar.set_position(answered as u64);
-        self.bar.set_message(self.text(newest, per_second, statuses));
+        self.bar.set_message(self.text(newest, per_second, reports));
     }
 
     pub(super) fn close(&self) {
         self.bar.finish_and_clear();
     }
 
-    fn text(&self, newest: &[Seen], per_second: f64, statuses: &[Status]) -> String {
+    fn text(&self, newest: &[Seen], per_second: f64, reports: &[Report]) -> String {
         let mut text = String::new();
         let count = newest.len().max(1) as f64;
         // Writing into a string cannot fail.
@@ -56,22 +74,21 @@ impl Board {
         let hits = newest.iter().filter(|seen| seen.left_early()).count() as f64 / count;
         let _ = writeln!(text, "    {:<26} {:>5.1} %", "hit rate", hits * 100.0);
         let _ = writeln!(text, "\n  {:<10} {:>8} {:>8} {:>7} {:>7}  learner", "worker", "frames", "hits", "policy", "audits");
-        for status in statuses {
-            let role = if status.learner { status.learning.as_str() } else { "" };
+        for Report { status, .. } in reports {
             let _ = writeln!(
                 text,
-                "  {:<10} {:>8} {:>6.1} % {:>7} {:>5.0} %  {}{role}",
-                status.name,
-                status.frames,
-                status.hit_rate * 100.0,
-                format!("v{}", status.policy),
-                status.audit_rate * 100.0,
-                if status.learner { "● " } else { "" },
+                "  {:<10} {:>8} {:>6.1} % {:>7} {:>5.0} %  {}",
+                status.worker,
+                status.frames.total,
+                status.hit_rate.unwrap_or_default() * 100.0,
+                format!("v{}", status.policy.version),
+                status.policy.audit_rate * 100.0,
+                if status.learner.here { format!("● {}", status.policy.note) } else { String::new() },
             );
         }
-        let certificate = statuses.iter().filter_map(|s| s.certificate.as_ref()).next_back();
+        let certificate = reports.iter().find_map(|report| report.certificate.as_ref());
         let _ = writeln!(text, "\n  disagreement  {}", promise(certificate));
-        let saved = 1.0 - Flops::of(statuses).ratio_since(Flops::default());
+        let saved = 1.0 - Flops::of(reports).ratio_since(Flops::default());
         let _ = write!(text, "  FLOPs saved   {:.1} % since the start", saved.clamp(0.0, 1.0) * 100.0);
         text
     }
@@ -115,10 +132,10 @@ pub(super) struct Flops {
 }
 
 impl Flops {
-    pub(super) fn of(statuses: &[Status]) -> Self {
-        statuses.iter().fold(Self::default(), |sum, status| Self {
-            spent: sum.spent + status.flops_spent,
-            plain: sum.plain + status.flops_plain,
+    pub(super) fn of(reports: &[Report]) -> Self {
+        reports.iter().map(|report| report.flops).fold(Self::default(), |sum, (spent, plain)| Self {
+            spent: sum.spent + spent,
+            plain: sum.plain + plain,
         })
     }
 
@@ -160,17 +177,17 @@ pub(super) struct Summary {
 
 impl Summary {
     /// `frames` in feeding order. `exact` is the disagreement of the last half against the full model, if it was run.
-    pub(super) fn new(frames: &[Seen], statuses: &[Status], half: Flops, exact: Option<f64>, seconds: f64) -> Self {
+    pub(super) fn new(frames: &[Seen], reports: &[Report], half: Flops, exact: Option<f64>, seconds: f64) -> Self {
         let last = &frames[frames.len() / 2..];
         let rate = |part: &[&Seen]| part.iter().filter(|s| s.left_early()).count() as f64 / part.len().max(1) as f64;
-        let replicas = statuses.iter().map(|status| {
-            let own: Vec<&Seen> = last.iter().filter(|s| s.worker == status.name).collect();
+        let replicas = reports.iter().map(|Report { status, .. }| {
+            let own: Vec<&Seen> = last.iter().filter(|s| s.worker == status.worker).collect();
             Replica {
-                name: status.name.clone(),
-                frames: frames.iter().filter(|s| s.worker == status.name).count(),
+                name: status.worker.clone(),
+                frames: frames.iter().filter(|s| s.worker == status.worker).count(),
                 hit_rate: rate(&own),
-                policy: status.policy,
-                learner: status.learner,
+                policy: status.policy.version,
+                learner: status.learner.here,
             }
         });
         let audits: Vec<bool> =
@@ -182,8 +199,8 @@ impl Summary {
             dead_letters: frames.iter().filter(|s| s.prediction.is_none()).count(),
             hit_rate: rate(&last.iter().collect::<Vec<_>>()),
             disagreement: exact.or(audited),
-            certificate: statuses.iter().max_by_key(|s| s.policy).and_then(|s| s.certificate.clone()),
-            flops_ratio: Flops::of(statuses).ratio_since(half),
+            certificate: reports.iter().max_by_key(|r| r.status.policy.version).and_then(|r| r.certificate.clone()),
+            flops_ratio: Flops::of(reports).ratio_since(half),
             first_exit_frame: frames.iter().position(Seen::left_early),
             seconds,
             replicas: replicas.collect(),
@@ -283,7 +300,7 @@ pub(super) fn verify(engine: &Engine, frames: &[Seen], pictures: &[Picture]) -> 
     for (seen, picture) in frames.iter().zip(pictures).skip(frames.len() / 2) {
         bar.inc(1);
         let Some(served) = &seen.prediction else { continue };
-        decoder.decode(&picture.bytes, Some(picture.content_type), whole.load(1))?;
+        decoder.decode(&picture.bytes, Some(&picture.content_type), whole.load(1))?;
         let StepOutput::Probabilities(scores) = whole.run(0, 1)? else { continue };
         let class = scores.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(class, _)| class);
         compared += 1;
