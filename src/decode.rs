@@ -8,7 +8,7 @@
 
 mod augment;
 mod fit;
-pub(crate) mod jpeg;
+mod jpeg;
 mod picture;
 mod raw;
 
@@ -18,7 +18,9 @@ use crate::frame::{InputSpec, RejectReason, Rejection};
 
 pub use augment::{mirror, shift};
 use fit::Fitter;
+pub(crate) use jpeg::{End as JpegEnd, START as JPEG_START, end_of_picture as jpeg_end};
 use picture::Format;
+pub(crate) use raw::content_type_u8;
 
 /// What a frame may cost before it is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,157 @@
+//! Goal: whole workers on a real Kafka keep their promises: every frame is answered, nothing is committed too early,
+//! poison goes to the dead letters, replicas share what was learned, and a newcomer starts warm.
+//! Method: the demo model and its pictures, topics of each test's own, workers in this process or as the real binary.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "common/broker.rs"]
+mod broker;
+#[path = "common/fleet.rs"]
+mod fleet;
+
+use std::collections::BTreeSet;
+use std::process::{Child, Command, Stdio};
+
+use broker::{Broker, Record, header};
+use fleet::{LIMIT, Member, config, pictures, settings, until};
+use offramp::kafka::{Clients, ensure_topics};
+use offramp::prediction::Prediction;
+use rdkafka::message::{Message as _, OwnedMessage};
+
+/// Makes the topics of one test through the worker's own code.
+fn fresh(broker: &Broker, name: &str) -> String {
+    let prefix = broker.unique(name);
+    let config = config(broker.bootstrap(), &prefix, "setup", &[]);
+    let clients = Clients::new(config.kafka.clone(), config.engine.max_frame_bytes, "setup");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(ensure_topics(&clients, &config.topics)).expect("topics");
+    prefix
+}
+
+/// Pictures dealt to six cameras.
+fn frames(count: usize) -> Vec<Record> {
+    let deal = |(index, bytes): (usize, Vec<u8>)| Record::new(format!("cam-{}", index % 6), bytes);
+    pictures(count).into_iter().enumerate().map(deal).collect()
+}
+
+fn origin(record: &OwnedMessage) -> (i32, i64) {
+    let number = |name: &str| String::from_utf8(header(record, name).expect(name)).unwrap().parse::<i64>().unwrap();
+    (i32::try_from(number("origin-partition")).unwrap(), number("origin-offset"))
+}
+
+#[test]
+fn every_frame_is_answered_and_committed_and_poison_is_set_aside() {
+    let Some(broker) = Broker::connect() else { return };
+    let prefix = fresh(&broker, "basic");
+    let mut records = frames(300);
+    records[10] = Record::new("cam-4", b"not a picture").header("traceparent", "00-ab-cd-01");
+    records[20] = Record { payload: None, ..Record::new("cam-2", "") };
+    let placed = broker.produce(&format!("{prefix}.frames"), &records);
+
+    let worker = Member::start(&config(broker.bootstrap(), &prefix, "one", &[]));
+    let answers = broker.consume(&format!("{prefix}.predictions"), 298, LIMIT);
+    let poison = broker.consume(&format!("{prefix}.dead_letters"), 2, LIMIT);
+    worker.stop().expect("drained");
+
+    let answered: BTreeSet<_> = answers.iter().chain(&poison).map(origin).collect();
+    assert_eq!(answered, placed.iter().copied().collect(), "each frame exactly once: nothing failed here");
+    let bad = poison.iter().find(|record| record.payload() == Some(b"not a picture")).expect("original bytes");
+    assert_eq!(header(bad, "reason").unwrap(), b"unknown-format");
+    assert_eq!(header(bad, "worker").unwrap(), b"one");
+    assert_eq!(header(bad, "traceparent").unwrap(), b"00-ab-cd-01");
+
+    let first: Prediction = serde_json::from_slice(answers[0].payload().unwrap()).expect("the published JSON");
+    assert_eq!(first.camera.as_bytes(), answers[0].key().unwrap());
+    assert!((0.0..=1.0).contains(&first.confidence) && !first.label.is_empty());
+
+    let mut ends = std::collections::BTreeMap::new();
+    for (partition, offset) in placed {
+        ends.entry(partition).and_modify(|end: &mut i64| *end = offset + 1.max(*end)).or_insert(offset + 1);
+    }
+    let committed = broker.committed(&prefix, &format!("{prefix}.frames"));
+    for (partition, end) in ends {
+        assert_eq!(committed[usize::try_from(partition).unwrap()], Some(end), "partition {partition}");
+    }
+}
+
+#[test]
+fn replicas_share_what_one_of_them_learned_and_a_newcomer_starts_warm() {
+    let Some(broker) = Broker::connect() else { return };
+    let prefix = fresh(&broker, "shared");
+    let member = |name| Member::start(&config(broker.bootstrap(), &prefix, name, &[]));
+    let (one, two) = (member("one"), member("two"));
+    broker.produce(&format!("{prefix}.frames"), &frames(3_000));
+
+    until("both replicas serve with exits", || {
+        [&one, &two].iter().all(|member| !member.telemetry.heads().exits().is_empty())
+    });
+    let learners = [&one, &two].iter().filter(|member| member.telemetry.status().learner.here).count();
+    assert_eq!(learners, 1, "Kafka elects one learner");
+    let bound = one.telemetry.heads().certificate().expect("exits are certified").bound;
+    assert!(bound <= 0.01, "{bound}");
+
+    let three = member("three");
+    assert!(!three.telemetry.heads().exits().is_empty(), "a newcomer starts with what the topic holds");
+    for member in [one, two, three] {
+        member.stop().expect("drained");
+    }
+}
+
+/// The real binary as a process of its own.
+fn spawn(broker: &Broker, prefix: &str, name: &str) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_offramp"));
+    command.arg("run");
+    for set in settings(broker.bootstrap(), prefix, name) {
+        command.arg("--set").arg(set);
+    }
+    command.stdout(Stdio::null()).spawn().expect("the binary starts")
+}
+
+#[test]
+fn a_killed_worker_loses_nothing() {
+    let Some(broker) = Broker::connect() else { return };
+    let prefix = fresh(&broker, "killed");
+    let placed = broker.produce(&format!("{prefix}.frames"), &frames(2_000));
+    let predictions = format!("{prefix}.predictions");
+
+    let mut first = spawn(&broker, &prefix, "first");
+    broker.consume(&predictions, 100, LIMIT);
+    first.kill().expect("SIGKILL");
+    first.wait().expect("dead");
+
+    let mut second = spawn(&broker, &prefix, "second");
+    let all: BTreeSet<(i32, i64)> = placed.into_iter().collect();
+    until("every frame is answered", || {
+        broker.read_to_end(&predictions).iter().map(origin).collect::<BTreeSet<_>>() == all
+    });
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&second),
+        rustix::process::Signal::TERM,
+    )
+    .expect("SIGTERM");
+    assert!(second.wait().expect("ends").success(), "SIGTERM drains and exits with 0");
+}
+
+#[test]
+fn forged_snapshots_change_nothing() {
+    let Some(broker) = Broker::connect() else { return };
+    let prefix = fresh(&broker, "forged");
+    let plan = fleet::engine().backbone.plan();
+    let key = |what: &str| format!("{}/{}/{what}", plan.backbone, plan.plan);
+    let garbage = vec![
+        Record::new(key("policy"), b"garbage"),
+        Record::new(key("exit/1"), vec![0xff; 100_000]),
+        Record::new(key("exit/99"), b""),
+        Record::new("someone/else/policy", b"OFRS"),
+        Record { payload: None, ..Record::new(key("policy"), "") },
+    ];
+    let heads: Vec<Record> = garbage.into_iter().map(|record| record.partition(0)).collect();
+    broker.produce(&format!("{prefix}.heads"), &heads);
+    broker.produce(&format!("{prefix}.frames"), &frames(50));
+    let worker = Member::start(&config(broker.bootstrap(), &prefix, "one", &[]));
+    broker.consume(&format!("{prefix}.predictions"), 50, LIMIT);
+    assert!(worker.telemetry.heads().exits().is_empty());
+    let page = worker.telemetry.metrics().render();
+    assert!(page.contains("offramp_snapshots_total{outcome=\"rejected\""), "rejections are counted");
+    worker.stop().expect("drained");
+}
