@@ -25,11 +25,11 @@ use crate::publish::{PublishError, Publisher, SampleSink};
 /// How long an idle lane sleeps before it shows that it lives.
 const HEARTBEAT: Duration = Duration::from_millis(200);
 /// Frames that the watch on the first exit compares at a time: 200 to 500 see most changes of the input.
-const SUSPICION_WINDOW: u32 = 300;
+pub(crate) const SUSPICION_WINDOW: u32 = 300;
 /// Audit rate under suspicion: a verdict then needs hundreds of frames instead of tens of thousands.
-const SUSPICIOUS_RATE: f64 = 0.5;
+pub(crate) const SUSPICIOUS_RATE: f64 = 0.5;
 /// Below this audit rate heads are no longer young: their audits are not copied.
-const YOUNG_RATE: f64 = 0.2;
+pub(crate) const YOUNG_RATE: f64 = 0.2;
 
 /// What a lane serves with: a policy and a backbone cut at its exits.
 #[derive(Debug)]
@@ -332,7 +332,7 @@ impl Desk<'_> {
 }
 
 /// FLOPs spent on a frame: the backbone up to where it left, and every head that looked at it.
-fn flops(plan: &Plan, heads: &HeadSet, exit: Option<ExitId>, audited: bool) -> u64 {
+pub(crate) fn flops(plan: &Plan, heads: &HeadSet, exit: Option<ExitId>, audited: bool) -> u64 {
     let tried = heads.exits().iter().filter(|e| audited || exit.is_none_or(|left| **e <= left));
     let heads_flops: u64 = tried.filter_map(|e| Some(plan.candidates.get(e.index())?.head_flops)).sum();
     let share = exit.and_then(|e| Some(plan.candidates.get(e.index())?.flops_fraction)).unwrap_or(1.0);

@@ -5,6 +5,7 @@ pub mod demo;
 pub mod feed;
 pub mod heads;
 pub mod inspect;
+pub mod replay;
 pub mod run;
 
 use std::path::{Path, PathBuf};
@@ -37,6 +38,8 @@ pub enum Command {
     Feed(feed::FeedArgs),
     /// Show where a model can be cut, what each part costs, and what cutting adds.
     Inspect(inspect::InspectArgs),
+    /// Play a recorded stream and show what offramp would save, and at what risk; no Kafka.
+    Replay(replay::ReplayArgs),
     /// Look at, export or reset what the heads topic holds.
     Heads(heads::HeadsArgs),
     /// Check configuration, model, broker and topics; report all problems at once.
@@ -81,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Feed(args) => feed::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Replay(args) => replay::run(&args),
         Command::Heads(args) => heads::run(&args),
         Command::Check(args) => check::run(&args),
     };
