@@ -208,3 +208,118 @@ fn full(row: usize, probabilities: &[f32]) -> Fate {
         _ => Fate::NotFinite { row },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::heads::head::tests::some_head;
+    use crate::heads::set::SetExit;
+    use crate::heads::{Head, Threshold};
+    use std::sync::Arc;
+
+    const WIDTH: usize = 6;
+    const CLASSES: usize = 3;
+
+    /// A backbone whose segments pass each row on and show it as features: what a row gives depends on the row alone.
+    struct Echo {
+        exits: Vec<ExitId>,
+        buffer: Vec<f32>,
+        scores: Vec<f32>,
+    }
+
+    impl Segments for Echo {
+        fn exits(&self) -> &[ExitId] {
+            &self.exits
+        }
+
+        fn load(&mut self, rows: usize) -> &mut [f32] {
+            self.buffer.resize(rows * WIDTH, 0.0);
+            &mut self.buffer
+        }
+
+        fn run(&mut self, segment: usize, rows: usize) -> Result<StepOutput<'_>, EngineError> {
+            if segment < self.exits.len() {
+                return Ok(StepOutput::Features(&self.buffer[..rows * WIDTH]));
+            }
+            let scores = self.buffer.chunks_exact(WIDTH).take(rows).flat_map(|row| [row[0], row[1], row[2]]);
+            self.scores = scores.collect();
+            Ok(StepOutput::Probabilities(&self.scores))
+        }
+
+        fn compact(&mut self, _: usize, keep: &[usize]) {
+            for (to, from) in keep.iter().enumerate() {
+                self.buffer.copy_within(from * WIDTH..(from + 1) * WIDTH, to * WIDTH);
+            }
+        }
+    }
+
+    fn heads(thresholds: &[f32]) -> HeadSet {
+        let exits = thresholds.iter().zip(1_u8..).map(|(threshold, exit)| SetExit {
+            head: Arc::new(Head::new(some_head(exit, 1, WIDTH, vec![0, 1, 2], false), WIDTH, CLASSES).expect("valid")),
+            threshold: Threshold::new(*threshold).expect("in range"),
+        });
+        HeadSet::new(1, exits.collect(), 0.1, None, None)
+    }
+
+    fn play(heads: &HeadSet, rows: &[[f32; WIDTH]]) -> Vec<Option<Fate>> {
+        let mut echo = Echo { exits: heads.exits().to_vec(), buffer: Vec::new(), scores: Vec::new() };
+        for (row, slot) in rows.iter().zip(echo.load(rows.len()).chunks_exact_mut(WIDTH)) {
+            slot.copy_from_slice(row);
+        }
+        let mut mind = Mind { scratch: Scratch::default(), suspicion: Suspicion::new(50) };
+        let mut fates = vec![None; rows.len()];
+        serve(&mut echo, heads, rows.len(), &mut mind, |fate| {
+            let row = match fate {
+                Fate::Answered(answer) => answer.row,
+                Fate::NotFinite { row } => row,
+            };
+            assert!(fates[row].replace(fate).is_none(), "row {row} left twice");
+        })
+        .expect("the echo never fails");
+        fates
+    }
+
+    fn rows() -> impl Strategy<Value = Vec<[f32; WIDTH]>> {
+        prop::collection::vec(prop::array::uniform(-3.0..3.0_f32), 1..20)
+    }
+
+    proptest! {
+        #[test]
+        fn each_row_leaves_once_and_as_it_would_alone(
+            rows in rows(), thresholds in prop::collection::vec(0.34..1.0_f32, 0..4),
+        ) {
+            let heads = heads(&thresholds);
+            let together = play(&heads, &rows);
+            for (index, row) in rows.iter().enumerate() {
+                let Some(Fate::Answered(answer)) = together[index] else { panic!("row {index} has no answer") };
+                let Some(Fate::Answered(alone)) = play(&heads, &[*row])[0] else { panic!("no answer alone") };
+                prop_assert_eq!(Answer { row: 0, ..answer }, alone);
+            }
+        }
+
+        #[test]
+        fn what_an_audit_notes_is_what_serving_does(rows in rows(), thresholds in prop::collection::vec(0.34..1.0_f32, 1..4)) {
+            let heads = heads(&thresholds);
+            let mut scratch = Scratch::default();
+            for (fate, row) in play(&heads, &rows).into_iter().zip(&rows) {
+                let Some(Fate::Answered(answer)) = fate else { panic!("no answer") };
+                let features: Vec<&[f32]> = thresholds.iter().map(|_| row.as_slice()).collect();
+                let early = heads.path(&features, &mut scratch);
+                prop_assert_eq!(early.map(|path| path.exit), answer.exit);
+                if let Some(path) = early {
+                    prop_assert_eq!(path.class, answer.class);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_that_the_model_answers_with_nan_has_no_answer() {
+        let rows = [[0.1, 0.2, 0.3, 0.0, 0.0, 0.0], [0.1, f32::NAN, 0.3, 0.0, 0.0, 0.0]];
+        let fates = play(&heads(&[]), &rows);
+        assert!(matches!(fates[0], Some(Fate::Answered(Answer { class: 2, exit: None, .. }))));
+        assert_eq!(fates[1], Some(Fate::NotFinite { row: 1 }));
+    }
+}

@@ -11,10 +11,10 @@ use crossbeam_channel::Receiver;
 use crate::batch::{self, Next};
 use crate::cascade::{self, Answer, Audit, Auditor, EngineError, Fate, Mind, Segments};
 use crate::decode::{self, Decoder};
-use crate::frame::{RawFrame, RejectReason, Rejection};
+use crate::frame::{Origin, RawFrame, RejectReason, Rejection};
 use crate::heads::{HeadSet, Scratch, Suspicion};
 use crate::ingest::Taken;
-use crate::learn::Sample;
+use crate::learn::{Sample, SampleRejection};
 use crate::observe::health::Heartbeat;
 use crate::observe::metrics::Stage;
 use crate::observe::telemetry::Telemetry;
@@ -201,13 +201,13 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
         if open.is_empty() {
             return Ok(());
         }
-        // A frame's camera and capture time outlive the frame itself: its copy is sent after its answer.
-        let about: Vec<(String, i64)> = open.iter().flatten().map(about).collect();
+        // What a sample says of its frame outlives the frame: the copy is sent after the answer.
+        let about: Vec<About> = open.iter().flatten().map(|taken| About::of(&taken.frame)).collect();
         let timer = Instant::now();
         let mut published = Ok(());
         cascade::audit(auditor, heads, open.len(), &mut mind.scratch, |audit| {
-            if let (Some(sink), Some(row)) = (samples, row_of(audit.fate)) {
-                sink.send(&sample(plan, audit, &about[row], rate, false));
+            if let (Some(sink), Some(row)) = (samples.as_ref(), row_of(audit.fate)) {
+                sink.offer(about[row].sample(plan, audit, rate, false));
             }
             if published.is_ok() {
                 published = desk.settle(&mut open, audit.fate, audit_note(audit, heads));
@@ -219,7 +219,7 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
     }
 
     /// Runs the audited rows again, mirrored: twice the training data while heads are young and frames do not wait.
-    fn copy(&mut self, about: &[(String, i64)], rate: f64, mind: &mut Mind) -> Result<(), LaneError> {
+    fn copy(&mut self, about: &[About], rate: f64, mind: &mut Mind) -> Result<(), LaneError> {
         let waiting = self.inbox.len() > self.options.max_batch;
         let Some(sink) = self.samples.as_ref().filter(|_| self.options.copies && rate >= YOUNG_RATE && !waiting) else {
             return Ok(());
@@ -234,7 +234,7 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
         let plan = &self.plan;
         cascade::audit(&mut self.auditor, &self.heads, rows, &mut mind.scratch, |audit| {
             if let Some(row) = row_of(audit.fate) {
-                sink.send(&sample(plan, audit, &about[row], rate, true));
+                sink.offer(about[row].sample(plan, audit, rate, true));
             }
         })?;
         self.telemetry.flops(plan.flops * rows as u64, 0);
@@ -339,8 +339,25 @@ pub(crate) fn flops(plan: &Plan, heads: &HeadSet, exit: Option<ExitId>, audited:
     (plan.flops as f64 * share) as u64 + heads_flops
 }
 
-fn about(taken: &Taken) -> (String, i64) {
-    (taken.frame.camera(), taken.frame.captured_at_ms.unwrap_or_default())
+/// What a sample says of its frame.
+struct About {
+    origin: Origin,
+    camera: String,
+    captured_at_ms: Option<i64>,
+}
+
+impl About {
+    fn of(frame: &RawFrame) -> Self {
+        Self { origin: frame.origin.clone(), camera: frame.camera(), captured_at_ms: frame.captured_at_ms }
+    }
+
+    /// The sample of an audit, weighted by how many frames it stands for, as it goes on the wire.
+    fn sample(&self, plan: &Plan, audit: &Audit<'_>, rate: f64, copy: bool) -> Result<Vec<u8>, SampleRejection> {
+        let weight = (1.0 / rate) as f32;
+        let (features, scores) = (&audit.features, audit.probabilities);
+        let sample = Sample::from_audit(plan, features, scores, &self.camera, self.captured_at_ms, weight, copy)?;
+        sample.with_origin(&self.origin).encode(plan)
+    }
 }
 
 fn row_of(fate: Fate) -> Option<usize> {
@@ -348,12 +365,6 @@ fn row_of(fate: Fate) -> Option<usize> {
         Fate::Answered(answer) => Some(answer.row),
         Fate::NotFinite { .. } => None,
     }
-}
-
-/// The sample of an audit, weighted by how many frames it stands for.
-fn sample(plan: &Plan, audit: &Audit<'_>, about: &(String, i64), rate: f64, copy: bool) -> Vec<u8> {
-    let weight = (1.0 / rate) as f32;
-    Sample::from_audit(plan, &audit.features, audit.probabilities, &about.0, about.1, weight, copy).encode()
 }
 
 fn audit_note(audit: &Audit<'_>, heads: &HeadSet) -> Option<AuditNote> {

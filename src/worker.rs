@@ -9,14 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::backbone::{Audited, Backbone, BackboneError, Chain};
 use crate::config::Config;
 use crate::decode::{DecodeLimits, Decoder};
-use crate::heads::store::{HeadStore, StoreError};
-use crate::heads::{HeadSet, Registry};
+use crate::heads::store::{HeadStore, Learned, StoreError};
+use crate::heads::{HeadSet, HmacKey, Registry};
 use crate::ingest::{Ingest, IngestError, Ledger, Taken};
 use crate::kafka::Clients;
 use crate::lane::{Handover, Lane, LaneError, LaneOptions, Serving};
@@ -196,10 +195,8 @@ impl Wiring<'_> {
         let mut heads = Arc::new(HeadSet::empty());
         if exits {
             let mut opened = self.store(key.clone())?;
-            if let Some(found) = opened.catch_up(Duration::from_secs(config.heads.catch_up_timeout_s))? {
-                tracing::info!(policy = found.version(), exits = found.exits().len(), "warm start");
-                heads = found;
-            }
+            heads = opened.catch_up(Duration::from_secs(config.heads.catch_up_timeout_s))?;
+            tracing::info!(policy = heads.version(), exits = heads.exits().len(), "read what was learned");
             store = Some(opened);
         }
         self.telemetry.policy(&heads);
@@ -207,12 +204,12 @@ impl Wiring<'_> {
 
         let (frames, inbox) = crossbeam_channel::bounded(config.engine.max_in_flight + config.engine.max_batch);
         let samples = if exits { Some(Arc::new(self.samples()?)) } else { None };
-        let in_force = Arc::new(ArcSwap::from(Arc::clone(&heads)));
         let handovers = self.lanes(&inbox, &heads, &publisher, samples.as_ref())?;
         if let Some(store) = store {
-            self.follow(store, Arc::clone(&in_force), handovers)?;
+            let learned = store.learned();
+            self.follow(store, handovers)?;
             if config.learning.enabled {
-                self.leader(key, in_force)?;
+                self.leader(key, learned)?;
             }
         }
         self.ingest(frames)
@@ -234,7 +231,7 @@ impl Wiring<'_> {
         Ok(SampleSink::new(&self.clients.samples(), &self.config.topics.samples, telemetry)?)
     }
 
-    fn store(&self, key: Option<Vec<u8>>) -> Result<HeadStore, WorkerError> {
+    fn store(&self, key: Option<HmacKey>) -> Result<HeadStore, WorkerError> {
         let registry = Registry::new(self.engine.backbone.plan(), key);
         let telemetry = Arc::clone(&self.telemetry);
         Ok(HeadStore::open(&mut self.clients.follower("heads"), &self.config.topics.heads, registry, telemetry)?)
@@ -280,27 +277,26 @@ impl Wiring<'_> {
     fn follow(
         &mut self,
         store: HeadStore,
-        in_force: Arc<ArcSwap<HeadSet>>,
         lanes: Vec<Arc<Handover<Chain>>>,
     ) -> Result<(), WorkerError> {
         let (stop, telemetry) = (Arc::clone(&self.stop), Arc::clone(&self.telemetry));
         let backbone = Arc::clone(&self.engine.backbone);
         self.spawn("heads".into(), move || {
-            let mut cut = in_force.load().exits().to_vec();
+            let mut cut = store.learned().heads().exits().to_vec();
             Ok(store.follow(&stop, |heads| {
-                if let Err(error) = hand_over(&backbone, &heads, &cut, &lanes) {
+                if let Err(error) = hand_over(&backbone, heads, &cut, &lanes) {
                     tracing::error!(%error, policy = heads.version(), "policy not adopted: the backbone cannot be cut so");
-                    return;
+                    return false;
                 }
                 cut = heads.exits().to_vec();
                 tracing::info!(policy = heads.version(), exits = ?cut, audit_rate = heads.audit_rate(), "adopted");
-                telemetry.policy(&heads);
-                in_force.store(heads);
+                telemetry.policy(heads);
+                true
             })?)
         })
     }
 
-    fn leader(&mut self, hmac_key: Option<Vec<u8>>, in_force: Arc<ArcSwap<HeadSet>>) -> Result<(), WorkerError> {
+    fn leader(&mut self, hmac_key: Option<HmacKey>, learned: Arc<Learned>) -> Result<(), WorkerError> {
         let (config, plan) = (self.config, self.engine.backbone.plan());
         let backbone = plan.backbone.short();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -315,7 +311,7 @@ impl Wiring<'_> {
             config: learn_config(config),
             cpu_rate: config.learning.cpu_share * cores as f64,
             cpu_credit_s: config.learning.cpu_credit_s,
-            in_force,
+            learned,
             telemetry: Arc::clone(&self.telemetry),
         };
         let stop = Arc::clone(&self.stop);
@@ -397,7 +393,7 @@ pub fn learn_config(config: &Config) -> LearnConfig {
 ///
 /// # Errors
 /// When the file cannot be read or holds too little.
-pub fn hmac_key(path: &Path) -> Result<Option<Vec<u8>>, WorkerError> {
+pub fn hmac_key(path: &Path) -> Result<Option<HmacKey>, WorkerError> {
     if path.as_os_str().is_empty() {
         return Ok(None);
     }
@@ -407,5 +403,5 @@ pub fn hmac_key(path: &Path) -> Result<Option<Vec<u8>>, WorkerError> {
     if key.len() < 16 {
         return Err(refuse(format!("holds {} bytes; a secret needs at least 16", key.len())));
     }
-    Ok(Some(key))
+    Ok(Some(HmacKey::new(key)))
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::ConfigArgs;
 use crate::backbone::{Backbone, LoadOptions};
 use crate::config::Config;
-use crate::heads::snapshot::{self, HmacKey};
+use crate::heads::snapshot;
 use crate::heads::store::{Record, read_all};
 use crate::heads::{Policy, Registry};
 use crate::kafka::{Clients, REQUEST_TIMEOUT};
@@ -155,7 +155,7 @@ fn ls(records: &BTreeMap<String, Record>, json: bool) -> anyhow::Result<()> {
 
 fn show(config: &Config, records: Vec<Record>, json: bool) -> anyhow::Result<()> {
     let plan = plan(config)?;
-    let mut registry = Registry::new(&plan, hmac_key(&config.heads.hmac_key_file)?.map(HmacKey::new));
+    let mut registry = Registry::new(&plan, hmac_key(&config.heads.hmac_key_file)?);
     for record in records {
         // What a worker would ignore is ignored here too; `ls` shows that it is there.
         if let Err(rejection) = registry.accept(&record.key, record.value.as_deref()) {

@@ -4,11 +4,12 @@
 //! gaps (compaction, transaction markers), so counting records never works.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -18,8 +19,6 @@ use crate::kafka::{Consequence, Quiet, consequence};
 use crate::observe::telemetry::Telemetry;
 
 const POLL: Duration = Duration::from_millis(100);
-
-impl ConsumerContext for Quiet {}
 
 /// The heads topic cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -124,10 +123,32 @@ pub fn read_all(client: &mut ClientConfig, topic: &str, limit: Duration) -> Resu
     Ok(records)
 }
 
+/// What this worker knows to be in force; shared with the learner, who goes on from it.
+#[derive(Debug, Default)]
+pub struct Learned {
+    heads: ArcSwap<HeadSet>,
+    high_water: AtomicU64,
+}
+
+impl Learned {
+    /// Heads and policy in force.
+    #[must_use]
+    pub fn heads(&self) -> Arc<HeadSet> {
+        self.heads.load_full()
+    }
+
+    /// The highest sequence number seen in any checked record.
+    #[must_use]
+    pub fn high_water(&self) -> u64 {
+        self.high_water.load(Ordering::Acquire)
+    }
+}
+
 /// The topic as a worker reads it: every record checked, complete policies handed over.
 pub struct HeadStore {
     reader: Reader,
     registry: Registry,
+    learned: Arc<Learned>,
     telemetry: Arc<Telemetry>,
 }
 
@@ -148,30 +169,41 @@ impl HeadStore {
         registry: Registry,
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, StoreError> {
-        Ok(Self { reader: Reader::open(client, topic)?, registry, telemetry })
+        Ok(Self { reader: Reader::open(client, topic)?, registry, learned: Arc::default(), telemetry })
     }
 
-    /// Reads to the end of the topic and returns the newest complete policy, if there is one.
+    /// What is in force, kept up to date by [`HeadStore::follow`].
+    #[must_use]
+    pub fn learned(&self) -> Arc<Learned> {
+        Arc::clone(&self.learned)
+    }
+
+    /// Reads to the end of the topic and returns the newest complete policy; an empty one where nothing was learned.
     ///
     /// # Errors
     /// When the end is not reached within `limit`, or reading fails for good.
-    pub fn catch_up(&mut self, limit: Duration) -> Result<Option<Arc<HeadSet>>, StoreError> {
-        let Self { reader, registry, telemetry } = self;
-        let mut newest = None;
-        reader.to_end(limit, |record| newest = accept(registry, telemetry, &record).or(newest.take()))?;
-        Ok(newest)
+    pub fn catch_up(&mut self, limit: Duration) -> Result<Arc<HeadSet>, StoreError> {
+        let Self { reader, registry, telemetry, learned } = self;
+        reader.to_end(limit, |record| {
+            if let Some(heads) = accept(registry, telemetry, &record) {
+                learned.heads.store(heads);
+            }
+        })?;
+        learned.high_water.store(registry.high_water(), Ordering::Release);
+        Ok(learned.heads())
     }
 
-    /// Follows the topic until `stop`, handing over each newer complete policy.
+    /// Follows the topic until `stop`, handing over each newer complete policy; it is in force when `adopt` says so.
     ///
     /// # Errors
     /// When reading fails for good.
-    pub fn follow(mut self, stop: &AtomicBool, mut adopt: impl FnMut(Arc<HeadSet>)) -> Result<(), StoreError> {
+    pub fn follow(mut self, stop: &AtomicBool, mut adopt: impl FnMut(&Arc<HeadSet>) -> bool) -> Result<(), StoreError> {
         while !stop.load(Ordering::Acquire) {
-            if let Event::Record(record) = self.reader.poll()? {
-                if let Some(heads) = accept(&mut self.registry, &self.telemetry, &record) {
-                    adopt(heads);
-                }
+            let Event::Record(record) = self.reader.poll()? else { continue };
+            let newer = accept(&mut self.registry, &self.telemetry, &record);
+            self.learned.high_water.store(self.registry.high_water(), Ordering::Release);
+            if let Some(heads) = newer.filter(&mut adopt) {
+                self.learned.heads.store(heads);
             }
         }
         Ok(())

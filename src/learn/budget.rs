@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::Pace;
+use super::{Pace, Step};
 
 /// Longest sleep before the end of the term is looked for.
 const NAP: Duration = Duration::from_millis(100);
@@ -52,8 +52,8 @@ impl<'a> Budget<'a> {
 }
 
 impl Pace for Budget<'_> {
-    /// Rests while the bucket is in debt; false when the term is over and work should be dropped.
-    fn slice(&mut self) -> bool {
+    /// Rests while the bucket is in debt; asks for a pause when the term is over.
+    fn slice(&mut self) -> Step {
         let (wall, cpu) = (Instant::now(), thread_cpu());
         let rest = self.bucket.spend((wall - self.wall).as_secs_f64(), cpu - self.cpu);
         (self.wall, self.cpu) = (wall, cpu);
@@ -61,7 +61,7 @@ impl Pace for Budget<'_> {
         while Instant::now() < until && !self.over.load(Ordering::Acquire) {
             std::thread::sleep(NAP.min(until.saturating_duration_since(Instant::now())));
         }
-        !self.over.load(Ordering::Acquire)
+        if self.over.load(Ordering::Acquire) { Step::Pause } else { Step::Continue }
     }
 }
 

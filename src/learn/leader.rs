@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -18,8 +17,9 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::budget::Budget;
-use super::{LearnConfig, Learner, Publication, Sample};
-use crate::heads::HeadSet;
+use super::{EncodeError, LearnConfig, Learner, Publication, Sample};
+use crate::heads::HmacKey;
+use crate::heads::store::Learned;
 use crate::kafka::{Consequence, Quiet, REQUEST_TIMEOUT, consequence};
 use crate::observe::metrics::SampleOutcome;
 use crate::observe::telemetry::Telemetry;
@@ -52,6 +52,9 @@ pub enum LeaderError {
         /// librdkafka's reason.
         source: KafkaError,
     },
+    /// A publication does not fit into records.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
     /// The learning thread panicked.
     #[error("the learning thread panicked")]
     Panicked,
@@ -69,7 +72,7 @@ pub struct Leader {
     /// Heads topic.
     pub heads_topic: String,
     /// HMAC key of snapshots.
-    pub hmac_key: Option<Vec<u8>>,
+    pub hmac_key: Option<HmacKey>,
     /// The backbone's plan.
     pub plan: Arc<Plan>,
     /// Measured costs.
@@ -80,8 +83,8 @@ pub struct Leader {
     pub cpu_rate: f64,
     /// CPU seconds that it may use at once.
     pub cpu_credit_s: f64,
-    /// The policy in force, as the store sees it.
-    pub in_force: Arc<ArcSwap<HeadSet>>,
+    /// What is in force, as the store sees it.
+    pub learned: Arc<Learned>,
     /// Counters.
     pub telemetry: Arc<Telemetry>,
 }
@@ -215,7 +218,7 @@ fn learn(leader: &Leader, inbox: &Receiver<(Sample, i64)>, over: &AtomicBool) ->
     let producer: BaseProducer<Quiet> = leader.heads_client.create_with_context(Quiet).map_err(failed)?;
     producer.init_transactions(REQUEST_TIMEOUT).map_err(failed)?;
     let mut learner = Learner::new(&leader.plan, leader.costs.clone(), leader.config.clone());
-    learner.resume(leader.in_force.load_full());
+    learner.resume(leader.learned.heads(), leader.learned.high_water());
     let mut budget = Budget::new(leader.cpu_rate, leader.cpu_credit_s, over);
     while !over.load(Ordering::Acquire) {
         match inbox.recv_timeout(POLL) {
@@ -230,8 +233,8 @@ fn learn(leader: &Leader, inbox: &Receiver<(Sample, i64)>, over: &AtomicBool) ->
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
-        if let Some(publication) = learner.work(&mut budget) {
-            publish(leader, &producer, &publication).map_err(failed)?;
+        while let Some(publication) = learner.work(&mut budget) {
+            publish(leader, &producer, &publication)?;
         }
         leader.telemetry.learning(learner.status(), budget.spent());
     }
@@ -239,13 +242,16 @@ fn learn(leader: &Leader, inbox: &Receiver<(Sample, i64)>, over: &AtomicBool) ->
 }
 
 /// All records of a publication in one transaction: a reader sees the policy only together with its heads.
-fn publish(leader: &Leader, producer: &BaseProducer<Quiet>, publication: &Publication) -> Result<(), KafkaError> {
-    producer.begin_transaction()?;
-    for (key, value) in publication.encode(&leader.plan, leader.hmac_key.as_deref()) {
-        let record = BaseRecord::to(&leader.heads_topic).key(&key).payload(&value).partition(0);
-        producer.send(record).map_err(|(error, _)| error)?;
+fn publish(leader: &Leader, producer: &BaseProducer<Quiet>, publication: &Publication) -> Result<(), LeaderError> {
+    let failed = |source| LeaderError::Heads { topic: leader.heads_topic.clone(), source };
+    let records = publication.records(&leader.plan, leader.hmac_key.as_ref())?;
+    producer.begin_transaction().map_err(failed)?;
+    for (key, value) in &records {
+        let record = BaseRecord::to(&leader.heads_topic).key(key).payload(value).partition(0);
+        producer.send(record).map_err(|(source, _)| failed(source))?;
     }
-    producer.commit_transaction(REQUEST_TIMEOUT)?;
-    tracing::info!(policy = %publication.policy, "published");
+    producer.commit_transaction(REQUEST_TIMEOUT).map_err(failed)?;
+    let state = publication.policy().state.as_str();
+    tracing::info!(policy = publication.sequence(), state, records = records.len(), "published");
     Ok(())
 }

@@ -238,7 +238,7 @@ impl Telemetry {
 
     /// How learning stands, and the CPU seconds it has taken.
     pub fn learning(&self, status: LearnStatus, cpu_s: f64) {
-        self.metrics.learn_window.set(status.window as f64);
+        self.metrics.learn_window.set(status.window_samples as f64);
         self.metrics.learn_cpu_seconds.set(cpu_s);
         self.learn_cpu_ms.store((cpu_s * 1e3) as u64, Ordering::Relaxed);
         let alarms = status.alarms;
@@ -280,11 +280,11 @@ impl Telemetry {
                 audits: certificate.map_or(0, |c| c.n),
                 disagreements: certificate.map_or(0, |c| c.disagreements),
                 audit_rate: heads.audit_rate(),
-                note: learning.as_ref().map(|status| status.note.clone()).unwrap_or_default(),
+                note: learning.as_ref().map(|status| status.why.clone()).unwrap_or_default(),
             },
             learner: status::Learner {
                 here: self.learns.load(Ordering::Relaxed),
-                window: learning.as_ref().map_or(0, |status| status.window as u64),
+                window: learning.as_ref().map_or(0, |status| status.window_samples as u64),
                 cpu_s: self.learn_cpu_ms.load(Ordering::Relaxed) as f64 / 1e3,
             },
             partitions: self.partitions(),

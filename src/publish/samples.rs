@@ -10,6 +10,7 @@ use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 
 use super::PublishError;
 use crate::kafka;
+use crate::learn::SampleRejection;
 use crate::observe::metrics::SampleOutcome;
 use crate::observe::telemetry::Telemetry;
 
@@ -38,9 +39,17 @@ impl SampleSink {
         Ok(Self { producer, topic: topic.into(), telemetry })
     }
 
-    /// Hands a sample over, or drops it when the queue is full. Never waits.
-    pub fn send(&self, sample: &[u8]) {
-        let record = BaseRecord::<[u8], [u8], ()>::to(&self.topic).payload(sample).partition(0);
+    /// Hands an encoded sample over, or drops it when the queue is full. Never waits. What could not become a sample
+    /// (features too large for 16 bits) is counted as refused.
+    pub fn offer(&self, sample: Result<Vec<u8>, SampleRejection>) {
+        let sample = match sample {
+            Ok(sample) => sample,
+            Err(rejection) => {
+                tracing::debug!(%rejection, "no sample");
+                return self.telemetry.sample(SampleOutcome::Rejected);
+            }
+        };
+        let record = BaseRecord::<[u8], [u8], ()>::to(&self.topic).payload(&sample).partition(0);
         if self.producer.send(record).is_err() {
             self.telemetry.sample(SampleOutcome::Dropped);
         }
