@@ -51,6 +51,8 @@ pub struct Policy {
     pub exits: Vec<PolicyExit>,
     /// Share of all frames to be audited, in [0, 1].
     pub audit_rate: f64,
+    /// Copies (mirrored, shifted) to be made of each audited frame; 0 once heads are grown.
+    pub copies: u8,
     /// What is promised; present exactly when an exit is on.
     pub certificate: Option<Certificate>,
     /// How sure the first exit was at certification; present exactly when an exit is on.
@@ -67,7 +69,11 @@ impl Policy {
         if !self.exits.windows(2).all(|pair| pair[0].exit < pair[1].exit) {
             return Some("exits out of order");
         }
-        if !self.exits.iter().all(|exit| exit.threshold > 0.0 && exit.threshold <= 1.0) {
+        if !self
+            .exits
+            .iter()
+            .all(|exit| exit.threshold > 0.0 && exit.threshold <= 1.0)
+        {
             return Some("a threshold outside (0, 1]");
         }
         if !(0.0..=1.0).contains(&self.audit_rate) {

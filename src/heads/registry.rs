@@ -71,7 +71,9 @@ impl Registry {
     /// Newest policy held, complete or not, with its version.
     #[must_use]
     pub fn newest_policy(&self) -> Option<(u64, &Policy)> {
-        self.policies.last_key_value().map(|(sequence, policy)| (*sequence, policy))
+        self.policies
+            .last_key_value()
+            .map(|(sequence, policy)| (*sequence, policy))
     }
 
     /// Takes one record; `value` is `None` for a tombstone, which retires what the key names.
@@ -79,8 +81,12 @@ impl Registry {
     /// # Errors
     /// When the record is this model's and fails a check; the registry is then unchanged.
     pub fn accept(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<Accepted, SnapshotRejection> {
-        let Some(kind) = self.kind(key)? else { return Ok(Accepted::Foreign) };
-        let Some(value) = value else { return Ok(self.retire(kind)) };
+        let Some(kind) = self.kind(key)? else {
+            return Ok(Accepted::Foreign);
+        };
+        let Some(value) = value else {
+            return Ok(self.retire(kind));
+        };
         match snapshot::decode(&self.plan, kind, value, self.key.as_ref())? {
             Snapshot::Head(head) => self.keep_head(*head)?,
             Snapshot::Policy { sequence, policy } => self.keep_policy(sequence, policy)?,
@@ -90,13 +96,20 @@ impl Registry {
 
     /// What a key is about; `None` for another model's.
     fn kind(&self, key: &[u8]) -> Result<Option<RecordKind>, SnapshotRejection> {
-        let Ok(key) = std::str::from_utf8(key) else { return Ok(None) };
+        let Ok(key) = std::str::from_utf8(key) else {
+            return Ok(None);
+        };
         let prefix = format!("{}/{}/", self.plan.backbone, self.plan.plan);
-        let Some(name) = key.strip_prefix(&prefix) else { return Ok(None) };
+        let Some(name) = key.strip_prefix(&prefix) else {
+            return Ok(None);
+        };
         if name == "policy" {
             return Ok(Some(RecordKind::Policy));
         }
-        let exit = name.strip_prefix("exit/").and_then(|number| number.parse().ok()).map(ExitId);
+        let exit = name
+            .strip_prefix("exit/")
+            .and_then(|number| number.parse().ok())
+            .map(ExitId);
         match exit.filter(|exit| self.plan.candidates.iter().any(|point| point.exit == *exit)) {
             Some(exit) => Ok(Some(RecordKind::Head(exit))),
             None => Err(SnapshotRejection::Key(key.to_owned())),
@@ -154,7 +167,11 @@ impl Registry {
     }
 
     fn adopt_newest(&mut self) -> Accepted {
-        let complete = self.policies.iter().rev().find_map(|(sequence, policy)| self.assemble(*sequence, policy));
+        let complete = self
+            .policies
+            .iter()
+            .rev()
+            .find_map(|(sequence, policy)| self.assemble(*sequence, policy));
         match complete.filter(|set| set.version() > self.adopted.version()) {
             Some(set) => {
                 self.policies = self.policies.split_off(&set.version());
@@ -169,10 +186,12 @@ impl Registry {
     fn assemble(&self, sequence: u64, policy: &Policy) -> Option<HeadSet> {
         let exits = policy.exits.iter().map(|exit| {
             let head = Arc::clone(self.heads.get(&exit.exit)?.get(&exit.head)?);
-            Some(SetExit { head, threshold: Threshold::new(exit.threshold)? })
+            Some(SetExit {
+                head,
+                threshold: Threshold::new(exit.threshold)?,
+            })
         });
         let exits = exits.collect::<Option<Vec<_>>>()?;
-        let (rate, certificate, reference) = (policy.audit_rate, policy.certificate, policy.reference.clone());
-        Some(HeadSet::new(sequence, exits, rate, certificate, reference))
+        Some(HeadSet::new(sequence, exits, policy))
     }
 }

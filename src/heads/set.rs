@@ -7,7 +7,7 @@ use std::sync::Arc;
 use half::f16;
 use serde::{Deserialize, Serialize};
 
-use crate::heads::{Confidence, Head, Reference, Scratch, Threshold, Verdict};
+use crate::heads::{Confidence, Head, Policy, Reference, Scratch, Threshold, Verdict};
 use crate::plan::ExitId;
 
 /// The promise of a policy: P(served answer != backbone's) <= `epsilon`, with confidence 1 - `delta`.
@@ -61,6 +61,7 @@ pub struct HeadSet {
     ids: Vec<ExitId>,
     exits: Vec<SetExit>,
     audit_rate: f64,
+    copies: u8,
     certificate: Option<Certificate>,
     reference: Option<Reference>,
 }
@@ -69,22 +70,37 @@ impl HeadSet {
     /// Nothing learned yet: version 0, no exits, every frame audited.
     #[must_use]
     pub fn empty() -> Self {
-        Self { version: 0, ids: Vec::new(), exits: Vec::new(), audit_rate: 1.0, certificate: None, reference: None }
+        Self {
+            version: 0,
+            ids: Vec::new(),
+            exits: Vec::new(),
+            audit_rate: 1.0,
+            copies: 1,
+            certificate: None,
+            reference: None,
+        }
     }
 
-    /// Exits must come by depth; an audit rate outside [0, 1] becomes 1.
+    /// A policy with its heads; `exits` may come in any order.
     #[must_use]
-    pub(crate) fn new(
-        version: u64,
-        mut exits: Vec<SetExit>,
-        audit_rate: f64,
-        certificate: Option<Certificate>,
-        reference: Option<Reference>,
-    ) -> Self {
+    pub(crate) fn new(version: u64, mut exits: Vec<SetExit>, policy: &Policy) -> Self {
         exits.sort_by_key(|exit| exit.head.exit());
         let ids = exits.iter().map(|exit| exit.head.exit()).collect();
-        let audit_rate = if (0.0..=1.0).contains(&audit_rate) { audit_rate } else { 1.0 };
-        Self { version, ids, exits, audit_rate, certificate, reference }
+        let audit_rate = if (0.0..=1.0).contains(&policy.audit_rate) {
+            policy.audit_rate
+        } else {
+            1.0
+        };
+        let (copies, certificate, reference) = (policy.copies, policy.certificate, policy.reference.clone());
+        Self {
+            version,
+            ids,
+            exits,
+            audit_rate,
+            copies,
+            certificate,
+            reference,
+        }
     }
 
     /// Sequence number of the policy; 0: nothing learned yet.
@@ -123,6 +139,12 @@ impl HeadSet {
         self.audit_rate
     }
 
+    /// Copies (mirrored first, then shifted) to be made of each audited frame, if the model's manifest allows it.
+    #[must_use]
+    pub fn copies(&self) -> u8 {
+        self.copies
+    }
+
     /// What is promised; `None` while no exit is on.
     #[must_use]
     pub fn certificate(&self) -> Option<&Certificate> {
@@ -143,7 +165,10 @@ impl HeadSet {
     pub fn decide(&self, position: usize, features: &[f32], scratch: &mut Scratch) -> Decision {
         let exit = &self.exits[position];
         let verdict = exit.head.judge(features, scratch);
-        Decision { verdict, leaves: exit.threshold.admits(verdict.confidence) }
+        Decision {
+            verdict,
+            leaves: exit.threshold.admits(verdict.confidence),
+        }
     }
 
     /// Where a frame would leave, from its pooled features at every candidate of the plan (a list per candidate). The
@@ -186,6 +211,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::heads::PolicyState;
     use crate::heads::head::tests::some_head;
 
     fn set(thresholds: [f32; 2]) -> HeadSet {
@@ -193,7 +219,15 @@ mod tests {
             head: Arc::new(Head::new(some_head(exit, 5, 6, vec![0, 1, 2], false), 6, 3).expect("valid")),
             threshold: Threshold::new(*threshold).expect("in range"),
         });
-        HeadSet::new(5, exits.collect(), 0.1, None, None)
+        let policy = Policy {
+            state: PolicyState::Certified,
+            exits: Vec::new(),
+            audit_rate: 0.1,
+            copies: 0,
+            certificate: None,
+            reference: None,
+        };
+        HeadSet::new(5, exits.collect(), &policy)
     }
 
     proptest! {

@@ -119,7 +119,17 @@ pub enum SnapshotRejection {
 impl SnapshotRejection {
     /// Every word that [`SnapshotRejection::as_str`] can say.
     pub const REASONS: [&'static str; 11] = [
-        "key", "size", "magic", "version", "checksum", "signature", "fingerprint", "shape", "number", "payload", "stale",
+        "key",
+        "size",
+        "magic",
+        "version",
+        "checksum",
+        "signature",
+        "fingerprint",
+        "shape",
+        "number",
+        "payload",
+        "stale",
     ];
 
     /// The word for a metric label.
@@ -220,7 +230,10 @@ pub(crate) fn encode_policy(
     key: Option<&HmacKey>,
 ) -> Result<(String, Vec<u8>), String> {
     let payload = codec::encode(policy).map_err(|why| why.to_string())?;
-    Ok((record_key(plan, RecordKind::Policy), seal(plan, RecordKind::Policy, sequence, &payload, key)?))
+    Ok((
+        record_key(plan, RecordKind::Policy),
+        seal(plan, RecordKind::Policy, sequence, &payload, key)?,
+    ))
 }
 
 fn seal(plan: &Plan, kind: RecordKind, seq: u64, payload: &[u8], key: Option<&HmacKey>) -> Result<Vec<u8>, String> {
@@ -245,7 +258,9 @@ fn seal(plan: &Plan, kind: RecordKind, seq: u64, payload: &[u8], key: Option<&Hm
 
 /// Takes the next `N` bytes.
 fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], SnapshotRejection> {
-    let (head, rest) = bytes.split_first_chunk::<N>().ok_or(SnapshotRejection::Magic("it is cut off"))?;
+    let (head, rest) = bytes
+        .split_first_chunk::<N>()
+        .ok_or(SnapshotRejection::Magic("it is cut off"))?;
     *bytes = rest;
     Ok(*head)
 }
@@ -322,12 +337,17 @@ pub fn decode(
         return Err(SnapshotRejection::Checksum);
     }
     match kind {
-        RecordKind::Head(exit) => decode_head(plan, exit, header.sequence, payload).map(Box::new).map(Snapshot::Head),
+        RecordKind::Head(exit) => decode_head(plan, exit, header.sequence, payload)
+            .map(Box::new)
+            .map(Snapshot::Head),
         RecordKind::Policy => {
             let policy: Policy = codec::decode(payload).map_err(|why| SnapshotRejection::Payload(why.to_string()))?;
             match policy.fault(plan.candidates.len()) {
                 Some(fault) => Err(SnapshotRejection::Number(format!("the policy has {fault}"))),
-                None => Ok(Snapshot::Policy { sequence: header.sequence, policy }),
+                None => Ok(Snapshot::Policy {
+                    sequence: header.sequence,
+                    policy,
+                }),
             }
         }
     }
@@ -342,7 +362,9 @@ fn decode_head(plan: &Plan, exit: ExitId, sequence: u64, payload: &[u8]) -> Resu
     let point = point.ok_or_else(|| SnapshotRejection::Shape(format!("the plan has no exit {exit}")))?;
     let stated = (snapshot.width as usize, snapshot.hidden as usize);
     if stated != (snapshot.mean.len(), snapshot.b1.len()) {
-        return Err(SnapshotRejection::Shape(format!("head of exit {exit}: it states other sizes than it has")));
+        return Err(SnapshotRejection::Shape(format!(
+            "head of exit {exit}: it states other sizes than it has"
+        )));
     }
     let half = |bits: &[u16]| bits.iter().map(|bits| f16::from_bits(*bits)).collect();
     let parts = HeadParts {
