@@ -1,0 +1,316 @@
+//! One training: all candidate heads of a version, in steps of one minibatch, so that it can be paused anywhere.
+//!
+//! A pure function of samples, start heads and seed: pausing changes nothing.
+
+use std::sync::Arc;
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use crate::heads::{Head, HeadError, HeadParts, Scratch};
+use crate::learn::config::LearnConfig;
+use crate::learn::mlp::{Adam, Mlp, Tape};
+use crate::learn::rng::Rng;
+use crate::learn::sample::Sample;
+use crate::plan::{ExitId, Plan};
+
+/// A feature that hardly varies is not blown up: its spread counts as at least this share of its size, or this.
+const LEAST_SPREAD: f32 = 1e-3;
+
+/// What a step came to.
+#[derive(Debug)]
+pub(crate) enum TrainStep {
+    /// More to do.
+    Going,
+    /// All heads are trained, one per candidate, by depth.
+    Done(Vec<Head>),
+}
+
+/// A training in progress.
+#[derive(Debug)]
+pub(crate) struct Training {
+    widths: Vec<usize>,
+    plan_classes: usize,
+    config: LearnConfig,
+    classes: Vec<u32>,
+    other: bool,
+    train: Vec<Arc<Sample>>,
+    tune: Vec<Arc<Sample>>,
+    start: Vec<Option<Head>>,
+    rng: Rng,
+    done: Vec<Head>,
+    current: Option<Fit>,
+}
+
+/// The head being trained.
+#[derive(Debug)]
+struct Fit {
+    mean: Vec<f32>,
+    scale: Vec<f32>,
+    mlp: Mlp,
+    adam: Adam,
+    tape: Tape,
+    order: Vec<u32>,
+    at: usize,
+    step: usize,
+    steps: usize,
+}
+
+impl Training {
+    /// `start` holds a head per candidate to start from, where there is one of the same shape and classes.
+    /// `None` when fewer than two classes are seen often enough.
+    pub(crate) fn new(
+        plan: &Plan,
+        config: &LearnConfig,
+        train: Vec<Arc<Sample>>,
+        tune: Vec<Arc<Sample>>,
+        start: Vec<Option<Head>>,
+        seed: u64,
+    ) -> Option<Self> {
+        let classes = common_classes(&train, plan.classes(), config.class_audits_min);
+        if classes.len() < 2 {
+            return None;
+        }
+        Some(Self {
+            widths: plan.feature_widths(),
+            plan_classes: plan.classes(),
+            config: config.clone(),
+            other: classes.len() < plan.classes(),
+            classes,
+            train,
+            tune,
+            start,
+            rng: Rng::new(seed),
+            done: Vec::new(),
+            current: None,
+        })
+    }
+
+    /// The samples kept apart for temperatures and for the choice of exits.
+    pub(crate) fn tune(&self) -> &[Arc<Sample>] {
+        &self.tune
+    }
+
+    /// One minibatch, or the end of one head.
+    pub(crate) fn step(&mut self) -> Result<TrainStep, HeadError> {
+        let candidate = self.done.len();
+        if candidate == self.widths.len() {
+            return Ok(TrainStep::Done(std::mem::take(&mut self.done)));
+        }
+        let mut fit = match self.current.take() {
+            Some(fit) => fit,
+            None => self.begin(candidate),
+        };
+        if fit.step == fit.steps {
+            let head = self.finish(candidate, fit)?;
+            self.done.push(head);
+            return Ok(TrainStep::Going);
+        }
+        self.minibatch(candidate, &mut fit);
+        self.current = Some(fit);
+        Ok(TrainStep::Going)
+    }
+
+    fn begin(&mut self, candidate: usize) -> Fit {
+        let width = self.widths[candidate];
+        let outputs = self.classes.len() + usize::from(self.other);
+        let warm = self.start.get_mut(candidate).and_then(Option::take).filter(|head| {
+            let parts = head.parts();
+            let same = parts.classes == self.classes && parts.other == self.other;
+            same && head.width() == width && parts.b1.len() == self.config.hidden
+        });
+        let epochs = if warm.is_some() {
+            self.config.epochs_warm
+        } else {
+            self.config.epochs
+        };
+        let mut mlp = Mlp::new(width, self.config.hidden, outputs, &mut self.rng);
+        let (mean, scale) = match warm {
+            Some(head) => {
+                let parts = head.parts();
+                let widen = |weights: &[f16]| weights.iter().map(|weight| weight.to_f32()).collect::<Vec<_>>();
+                mlp.weights = [widen(&parts.w1), parts.b1.clone(), widen(&parts.w2), parts.b2.clone()].concat();
+                (parts.mean.clone(), parts.scale.clone())
+            }
+            None => standardisation(&self.train, candidate, width),
+        };
+        let rows = self.config.minibatch.max(1);
+        Fit {
+            mean,
+            scale,
+            adam: Adam::new(&mlp),
+            tape: Tape::new(&mlp, rows),
+            mlp,
+            order: (0..u32::try_from(self.train.len()).unwrap_or(u32::MAX)).collect(),
+            at: usize::MAX,
+            step: 0,
+            steps: epochs.max(1) * self.train.len().div_ceil(rows),
+        }
+    }
+
+    fn minibatch(&mut self, candidate: usize, fit: &mut Fit) {
+        if fit.at >= fit.order.len() {
+            self.rng.shuffle(&mut fit.order);
+            fit.at = 0;
+        }
+        let rows = self.config.minibatch.max(1).min(fit.order.len() - fit.at);
+        let (width, outputs) = (fit.mlp.inputs, fit.mlp.outputs);
+        for (row, index) in fit.order[fit.at..fit.at + rows].iter().enumerate() {
+            let sample = &self.train[*index as usize];
+            let inputs = &mut fit.tape.inputs[row * width..][..width];
+            load(sample, candidate, inputs);
+            standardise(inputs, &fit.mean, &fit.scale);
+            soft_target(
+                sample,
+                &self.classes,
+                self.other,
+                &mut fit.tape.targets[row * outputs..][..outputs],
+            );
+        }
+        let _ = fit.tape.run(&fit.mlp, rows);
+        let progress = fit.step as f32 / fit.steps as f32;
+        let step_size = self.config.step_size * 0.5 * (1.0 + (std::f32::consts::PI * progress).cos());
+        fit.adam.step(&mut fit.mlp, &fit.tape.gradient, step_size);
+        fit.at += rows;
+        fit.step += 1;
+    }
+
+    /// Rounds the weights to what travels and fits the temperature of exactly that head.
+    fn finish(&self, candidate: usize, fit: Fit) -> Result<Head, HeadError> {
+        let narrow = |weights: &[f32]| weights.iter().map(|weight| f16::from_f32(*weight)).collect();
+        let mut parts = HeadParts {
+            exit: ExitId::from_index(candidate),
+            sequence: 0,
+            classes: self.classes.clone(),
+            other: self.other,
+            w1: narrow(fit.mlp.w1()),
+            b1: fit.mlp.b1().to_vec(),
+            w2: narrow(fit.mlp.w2()),
+            b2: fit.mlp.b2().to_vec(),
+            mean: fit.mean,
+            scale: fit.scale,
+            temperature: 1.0,
+        };
+        let width = self.widths[candidate];
+        let head = Head::new(parts.clone(), width, self.plan_classes)?;
+        parts.temperature = temperature(&head, &self.tune, candidate);
+        Head::new(parts, width, self.plan_classes)
+    }
+}
+
+/// Classes that the backbone answered at least `least` times, ascending.
+fn common_classes(samples: &[Arc<Sample>], classes: usize, least: usize) -> Vec<u32> {
+    let mut counts = vec![0usize; classes];
+    for sample in samples {
+        if let Some(count) = counts.get_mut(sample.answer()) {
+            *count += 1;
+        }
+    }
+    (0u32..)
+        .zip(counts)
+        .filter(|(_, count)| *count >= least.max(1))
+        .map(|(class, _)| class)
+        .collect()
+}
+
+fn load(sample: &Sample, candidate: usize, into: &mut [f32]) {
+    // The sample was checked against the plan, whose widths `into` has.
+    match sample
+        .features(candidate)
+        .filter(|features| features.len() == into.len())
+    {
+        Some(features) => features.convert_to_f32_slice(into),
+        None => into.fill(0.0),
+    }
+}
+
+fn standardise(values: &mut [f32], mean: &[f32], scale: &[f32]) {
+    for ((value, mean), scale) in values.iter_mut().zip(mean).zip(scale) {
+        *value = (*value - mean) * scale;
+    }
+}
+
+/// Mean and one over the spread of every feature.
+fn standardisation(samples: &[Arc<Sample>], candidate: usize, width: usize) -> (Vec<f32>, Vec<f32>) {
+    let (mut sums, mut squares) = (vec![0.0f64; width], vec![0.0f64; width]);
+    let mut row = vec![0.0f32; width];
+    for sample in samples {
+        load(sample, candidate, &mut row);
+        for ((sum, square), value) in sums.iter_mut().zip(squares.iter_mut()).zip(&row) {
+            *sum += f64::from(*value);
+            *square += f64::from(*value) * f64::from(*value);
+        }
+    }
+    let n = samples.len().max(1) as f64;
+    let mean: Vec<f32> = sums.iter().map(|sum| (sum / n) as f32).collect();
+    let scale = squares.iter().zip(&mean).map(|(square, mean)| {
+        let variance = (square / n - f64::from(*mean) * f64::from(*mean)).max(0.0);
+        1.0 / (variance.sqrt() as f32)
+            .max(LEAST_SPREAD * mean.abs())
+            .max(LEAST_SPREAD)
+    });
+    let scale = scale.collect();
+    (mean, scale)
+}
+
+/// The backbone's probabilities over the subset; the rest of the mass is "any other class", or shared out when there is no
+/// such output.
+fn soft_target(sample: &Sample, classes: &[u32], other: bool, into: &mut [f32]) {
+    into.fill(0.0);
+    let mut inside = 0.0;
+    for (class, probability) in sample.probabilities() {
+        if let Ok(output) = classes.binary_search(class) {
+            into[output] = *probability;
+            inside += *probability;
+        }
+    }
+    if other {
+        into[classes.len()] = (1.0 - inside).max(0.0);
+    } else {
+        let rest = (1.0 - inside).max(0.0) / into.len() as f32;
+        into.iter_mut().for_each(|target| *target += rest);
+    }
+    let sum: f32 = into.iter().sum();
+    into.iter_mut().for_each(|target| *target /= sum);
+}
+
+/// The temperature at which the backbone's answers on these samples are likeliest (golden section on its logarithm). A
+/// little weight on 1 keeps it sane on a handful of samples.
+fn temperature(head: &Head, tune: &[Arc<Sample>], candidate: usize) -> f32 {
+    let mut scratch = Scratch::default();
+    let rows: Vec<(Vec<f32>, usize)> = tune
+        .iter()
+        .filter_map(|sample| {
+            let features = sample.features(candidate)?;
+            let answer = u32::try_from(sample.answer()).ok()?;
+            let inside = head.classes().binary_search(&answer).ok();
+            let outputs = head.outputs(features, &mut scratch).to_vec();
+            // Without an "other" output an answer outside the subset cannot be scored.
+            let target = inside.or((outputs.len() > head.classes().len()).then_some(head.classes().len()))?;
+            Some((outputs, target))
+        })
+        .collect();
+    let loss = |log: f32| {
+        let inverse = (-log).exp();
+        let total: f32 = rows
+            .iter()
+            .map(|(outputs, target)| {
+                let top = outputs.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let sum: f32 = outputs.iter().map(|output| ((output - top) * inverse).exp()).sum();
+                sum.ln() - (outputs[*target] - top) * inverse
+            })
+            .sum();
+        total + log * log
+    };
+    let golden = 0.618_034f32;
+    let (mut low, mut high) = (0.3f32.ln(), 6.0f32.ln());
+    for _ in 0..24 {
+        let span = (high - low) * golden;
+        if loss(high - span) < loss(low + span) {
+            high = low + span;
+        } else {
+            low = high - span;
+        }
+    }
+    f32::midpoint(low, high).exp()
+}

@@ -1,0 +1,65 @@
+//! Does the promise still hold? An e-detector on fresh audits of the policy in force.
+//!
+//! For every bet `b` on a disagreement above the promised `epsilon` there is a test martingale under "the disagreement is
+//! at most epsilon": each audit multiplies it by `1 + b (x - epsilon)`, x = 1 on a disagreement. Restarted at every audit
+//! and summed (Shiryaev and Roberts; Shin, Ramdas and Rinaldo, arXiv 2203.03532), the statistic minus the frames seen is a
+//! supermartingale: the expected number of frames until it exceeds A without cause is at least A, whatever the audit rates
+//! were, as long as each audit starts with the weight of the frames that it stands for.
+
+/// Disagreements that are bet on. Each bet is the one that grows fastest if the disagreement is that.
+const ALTERNATIVES: [f64; 4] = [0.02, 0.04, 0.10, 0.30];
+
+/// The detector.
+#[derive(Debug, Clone)]
+pub(crate) struct Watch {
+    epsilon: f64,
+    limit: f64,
+    bets: [f64; 4],
+    sums: [f64; 4],
+    /// Per bet, where its present excursion began: the estimate of when the change happened.
+    starts: [u64; 4],
+    /// Audits and disagreements since the policy came into force.
+    pub(crate) audits: u64,
+    pub(crate) disagreements: u64,
+}
+
+impl Watch {
+    /// `frames` is the expected number of frames between two false alarms, at least.
+    pub(crate) fn new(epsilon: f64, frames: f64) -> Self {
+        let bets = ALTERNATIVES.map(|q| {
+            let q = q.max(1.5 * epsilon).min(0.9);
+            (q - epsilon) / (epsilon * (1.0 - epsilon))
+        });
+        Self {
+            epsilon,
+            limit: frames,
+            bets,
+            sums: [0.0; 4],
+            starts: [0; 4],
+            audits: 0,
+            disagreements: 0,
+        }
+    }
+
+    /// Takes one fresh audit: whether the policy's answer differs from the backbone's, the frames it stands for (one over
+    /// the audit rate) and a mark for its place. Returns the mark at which the change seems to have begun, on alarm.
+    pub(crate) fn observe(&mut self, disagrees: bool, frames: f64, mark: u64) -> Option<u64> {
+        self.audits += 1;
+        self.disagreements += u64::from(disagrees);
+        let x = f64::from(u8::from(disagrees));
+        let share = frames.max(1.0) / self.bets.len() as f64;
+        for ((sum, bet), start) in self.sums.iter_mut().zip(self.bets).zip(self.starts.iter_mut()) {
+            // Below its own start the past speaks for no change: the excursion begins here.
+            if *sum <= share {
+                *start = mark;
+            }
+            *sum = (*sum + share) * (1.0 + bet * (x - self.epsilon));
+        }
+        let total: f64 = self.sums.iter().sum();
+        if total < self.limit {
+            return None;
+        }
+        let strongest = self.sums.iter().zip(self.starts).max_by(|a, b| a.0.total_cmp(b.0));
+        strongest.map(|(_, start)| start)
+    }
+}
