@@ -188,7 +188,10 @@ impl ClientContext for Quiet {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "kafka client");
+        // The end of a partition comes through poll as well, to whoever asked for it.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::warn!(%error, reason, "kafka client");
+        }
     }
 }
 
@@ -203,6 +206,8 @@ impl ProducerContext for Quiet {
 /// Writes one of librdkafka's log lines.
 pub fn log_line(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
+        // A commit that meets a rebalance is tried again and counted by its owner.
+        _ if facility == "COMMITFAIL" => tracing::debug!(facility, "{message}"),
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
             tracing::error!(facility, "{message}");
         }

@@ -10,6 +10,7 @@ pub(crate) mod head;
 mod policy;
 mod registry;
 pub(crate) mod set;
+pub mod store;
 pub mod snapshot;
 mod suspicion;
 

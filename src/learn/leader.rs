@@ -26,8 +26,9 @@ use crate::observe::telemetry::Telemetry;
 use crate::plan::{CostTable, Plan};
 
 const POLL: Duration = Duration::from_millis(100);
-/// Samples between the two threads; above it the partition is paused.
-const QUEUE: usize = 2048;
+/// Samples between the two threads, some 10 kB each; above it the partition is paused. A training takes seconds, and
+/// what piles up meanwhile should not wait for another fetch.
+const QUEUE: usize = 8192;
 /// How long a failed term waits before it stands for election again.
 const BACKOFF: Duration = Duration::from_secs(3);
 /// Nice value of the learning thread: frames go first.

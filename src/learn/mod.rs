@@ -5,8 +5,10 @@
 //! `select`, `certify`, `version` (trained on the past, judged on what came after), `watch`, [`Learner`] (the whole),
 //! `publication` (what goes out).
 
+pub mod budget;
 mod certify;
 mod config;
+pub mod leader;
 mod learner;
 mod mlp;
 mod publication;

@@ -29,7 +29,7 @@ pub struct FeedOptions {
     pub bootstrap: String,
     /// The topic for the frames; it must exist, unless the broker creates topics by itself.
     pub topic: String,
-    /// How many cameras to play; frames go to `cam-1`, `cam-2`, … in turn. At least one.
+    /// How many cameras to play; frames go to `camera-1`, `camera-2`, … in turn. At least one.
     pub cameras: u32,
     /// Frames per second of all cameras together; `None`: as fast as Kafka takes them.
     pub rate: Option<f64>,
@@ -186,7 +186,7 @@ pub fn feed(
         if !feeder.wait_until(due.map(|due| started + due), stop) {
             break;
         }
-        let camera = format!("cam-{}", sent % cameras + 1);
+        let camera = format!("camera-{}", sent % cameras + 1);
         outcome = feeder.send(&camera, &picture, stop);
         if outcome.is_err() {
             break;
