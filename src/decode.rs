@@ -11,6 +11,7 @@ mod fit;
 mod jpeg;
 mod picture;
 mod raw;
+mod webp;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
