@@ -1,5 +1,13 @@
 //! The decoder's promises: pictures come out as Pillow would give them, copies are pure, and whatever the bytes are, a
 //! frame is decoded or rejected with a reason, never a panic. Pure: neither Kafka nor ONNX Runtime.
+#![allow(
+    clippy::float_cmp,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "values are copied, not computed, and test frames are small"
+)]
 
 use std::io::Cursor;
 

@@ -1,5 +1,6 @@
 //! What the outside sees: every metric of the table is exported as it says, probes tell what is missing, and the HTTP side
 //! answers. Real sockets on loopback; the clock of health is made up.
+#![allow(clippy::float_cmp, reason = "counters count")]
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -187,9 +188,9 @@ fn readiness_names_what_is_missing() {
         missing(&health),
         ["model-loaded", "broker-reachable", "heads-read", "assignment-held"]
     );
-    Condition::ALL
-        .into_iter()
-        .for_each(|condition| health.set(condition, true));
+    for condition in Condition::ALL {
+        health.set(condition, true);
+    }
     assert!(health.ready(now).ok && health.started().ok);
     health.set(Condition::AssignmentHeld, false);
     assert_eq!(missing(&health), ["assignment-held"]);
@@ -204,15 +205,15 @@ fn a_stuck_or_lost_thread_ends_liveness_and_a_waiting_or_retired_one_does_not() 
     let start = Instant::now();
     let health = Health::new(start, Duration::from_secs(10));
     let lane = health.heartbeat("lane-1", start);
-    let late = start + Duration::from_secs(11);
+    let much_later = start + Duration::from_secs(11);
     assert!(health.live(start + Duration::from_secs(9)).ok);
-    assert_eq!(health.live(late).missing[0].what, "lane-1");
-    lane.beat(late);
-    assert!(health.live(late).ok);
+    assert_eq!(health.live(much_later).missing[0].what, "lane-1");
+    lane.beat(much_later);
+    assert!(health.live(much_later).ok);
     lane.park();
-    assert!(health.live(late + Duration::from_secs(3600)).ok);
+    assert!(health.live(much_later + Duration::from_hours(1)).ok);
     lane.retire();
-    assert!(health.live(late).ok);
+    assert!(health.live(much_later).ok);
     let other = health.heartbeat("lane-2", start);
     let crash = std::thread::spawn(move || {
         let _other = other;
@@ -242,7 +243,7 @@ async fn request(address: SocketAddr, path: &'static str) -> (u16, String) {
 
 #[tokio::test]
 async fn the_endpoints_answer_until_shutdown() {
-    let health = Health::new(Instant::now(), Duration::from_secs(60));
+    let health = Health::new(Instant::now(), Duration::from_mins(1));
     let listener = http::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let taken = http::bind(address).await.unwrap_err().to_string();
@@ -258,9 +259,9 @@ async fn the_endpoints_answer_until_shutdown() {
     let body: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(body["missing"][2]["what"], "heads-read");
     assert_eq!(request(address, "/startupz").await.0, 503);
-    Condition::ALL
-        .into_iter()
-        .for_each(|condition| health.set(condition, true));
+    for condition in Condition::ALL {
+        health.set(condition, true);
+    }
     assert_eq!(
         request(address, "/readyz").await,
         (200, r#"{"ok":true,"missing":[]}"#.to_owned())
