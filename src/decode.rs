@@ -11,6 +11,7 @@ mod fit;
 mod jpeg;
 mod picture;
 mod raw;
+mod webp;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -138,7 +139,10 @@ impl Decoder {
 
 /// Names what was found, without copying foreign text into logs: only hex digits and a shortened, cleaned content type.
 fn unknown_words(payload: &[u8], content_type: Option<&str>) -> String {
-    let start: String = payload.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let start = payload
+        .iter()
+        .take(8)
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     let declared = content_type.map_or_else(String::new, |text| format!(", content-type {:?}", shorten(text)));
     format!("starts with {start}, which is neither JPEG, PNG nor WebP{declared}")
 }

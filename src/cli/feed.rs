@@ -161,7 +161,7 @@ fn bar(total: Option<u64>) -> anyhow::Result<ProgressBar> {
 
 fn show(bar: &ProgressBar, progress: &FeedProgress) {
     bar.set_position(progress.sent);
-    if progress.sent % 64 == 0 {
+    if progress.sent.is_multiple_of(64) {
         bar.set_message(format!("{} delivered, {} failed", progress.delivered, progress.failed));
     }
 }

@@ -109,15 +109,15 @@ fn table_of(spec: &InputSpec, channel: usize) -> [f32; 256] {
     std::array::from_fn(|pixel| (pixel as f32 * spec.scale - mean) / std)
 }
 
-/// The largest size of the source's aspect that fits into the target; at least one pixel.
+/// The largest size of the source's aspect that fits into the target, rounded; at least one pixel.
 fn letterbox_inner(source: Shape, target: Shape) -> Shape {
-    let scale = (target.width as f64 / source.width as f64).min(target.height as f64 / source.height as f64);
-    let side = |length: usize, limit: usize| ((length as f64 * scale).round() as usize).clamp(1, limit);
-    Shape {
-        width: side(source.width, target.width),
-        height: side(source.height, target.height),
-        channels: target.channels,
-    }
+    let rounded = |length: usize, by: usize, over: usize| ((length * by + over / 2) / over).max(1);
+    let (width, height) = if target.width * source.height <= target.height * source.width {
+        (target.width, rounded(source.height, target.width, source.width).min(target.height))
+    } else {
+        (rounded(source.width, target.height, source.height).min(target.width), target.height)
+    };
+    Shape { width, height, channels: target.channels }
 }
 
 /// Bilinear with antialiasing, as Pillow's `BILINEAR`. [`Resize::Crop`] takes the middle of the target's aspect.

@@ -9,7 +9,7 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::{Shape, jpeg};
+use super::{Shape, jpeg, webp};
 use crate::frame::{RejectReason, Rejection};
 
 /// Progressive JPEGs have some 10 scans; each costs a pass over all coefficients, so a hostile one could hold a lane.
@@ -62,6 +62,7 @@ impl Scratch {
                 self.read(decoder.map_err(|error| image_fault(&error))?, max_pixels)?
             }
             Format::WebP => {
+                webp::check(payload, max_pixels)?;
                 let decoder = WebPDecoder::new(Cursor::new(payload));
                 self.read(decoder.map_err(|error| image_fault(&error))?, max_pixels)?
             }
@@ -226,7 +227,7 @@ fn too_large(width: impl std::fmt::Display, height: impl std::fmt::Display, max_
     )
 }
 
-fn corrupt(detail: impl Into<String>) -> Rejection {
+pub(super) fn corrupt(detail: impl Into<String>) -> Rejection {
     let detail: String = detail.into();
     Rejection::new(RejectReason::Corrupt, detail.chars().take(200).collect::<String>())
 }

@@ -64,9 +64,9 @@ fn parse(dtype: Option<&str>, shape: Option<&str>) -> Result<Declared, Rejection
         ))
     };
     let dims: Result<Vec<usize>, _> = shape.split('x').take(4).map(str::parse).collect();
-    let (height, width, channels) = match dims.map_err(|_| wrong())?.as_slice() {
-        &[height, width] => (height, width, 1),
-        &[height, width, channels] => (height, width, channels),
+    let (height, width, channels) = match *dims.map_err(|_| wrong())?.as_slice() {
+        [height, width] => (height, width, 1),
+        [height, width, channels] => (height, width, channels),
         _ => return Err(wrong()),
     };
     if channels != 1 && channels != 3 {

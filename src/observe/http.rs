@@ -85,7 +85,7 @@ pub async fn serve(
         }
     };
     tokio::select! {
-        served = server => served.map_err(HttpError::Serve),
+        result = server => result.map_err(HttpError::Serve),
         () = keep_house => Ok(()),
     }
 }

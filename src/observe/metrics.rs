@@ -177,7 +177,9 @@ impl Metrics {
         }
         let recorder = builder.build_recorder();
         let register = Register(&recorder);
-        TABLE.iter().for_each(|spec| register.describe(spec));
+        for spec in TABLE {
+            register.describe(spec);
+        }
         register
             .gauge_with(&table::BUILD_INFO, &[build.version, build.backbone, build.plan])
             .set(1.0);

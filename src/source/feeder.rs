@@ -20,7 +20,7 @@ const SLICE: Duration = Duration::from_millis(50);
 /// How long Kafka may take to answer at all.
 const CONNECT_MAX: Duration = Duration::from_secs(15);
 /// How long frames that were handed over may take to be acknowledged at the end.
-const FLUSH_MAX: Duration = Duration::from_secs(60);
+const FLUSH_MAX: Duration = Duration::from_mins(1);
 
 /// Where and how to feed.
 #[derive(Debug, Clone)]

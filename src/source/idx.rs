@@ -38,9 +38,9 @@ pub(super) fn header(path: &Path, bytes: &mut dyn BufRead) -> Result<Vec<u64>, S
 /// Opens an array of pictures: `[frames, height, width]` or `[frames, height, width, channels]`.
 pub(super) fn open(path: &Path, mut opened: Opened) -> Result<Pixels, SourceError> {
     let dims = header(path, opened.bytes.as_mut())?;
-    match dims.as_slice() {
-        &[frames, height, width] => Pixels::new(path, frames, (height, width, 1), opened.bytes),
-        &[frames, height, width, channels] => Pixels::new(path, frames, (height, width, channels), opened.bytes),
+    match *dims.as_slice() {
+        [frames, height, width] => Pixels::new(path, frames, (height, width, 1), opened.bytes),
+        [frames, height, width, channels] => Pixels::new(path, frames, (height, width, channels), opened.bytes),
         _ => {
             let reason = format!("it has {} dimensions: these are labels, or no pictures", dims.len());
             Err(SourceError::content(

@@ -1,4 +1,4 @@
-//! NumPy's `.npy`: a magic, a version, the length of a header, a Python dict as text, then the values.
+//! `NumPy`'s `.npy`: a magic, a version, the length of a header, a Python dict as text, then the values.
 
 use std::io::BufRead;
 use std::path::Path;
@@ -12,7 +12,7 @@ const HEADER_MAX: u32 = 64 << 10;
 /// What a header says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Header {
-    /// NumPy's type string without byte order mark, such as `u1`.
+    /// `NumPy`'s type string without byte order mark, such as `u1`.
     pub(super) kind: String,
     /// Whether the values are big-endian.
     pub(super) is_big_endian: bool,
@@ -68,9 +68,8 @@ fn parse(text: &str) -> Result<Header, String> {
         Ok::<&str, String>(rest.trim_start())
     };
     let mut quoted = after("descr")?.split('\'');
-    let descr = match (quoted.next(), quoted.next()) {
-        (Some(""), Some(descr)) => descr,
-        _ => return Err("its values are records, not numbers".to_owned()),
+    let (Some(""), Some(descr)) = (quoted.next(), quoted.next()) else {
+        return Err("its values are records, not numbers".to_owned());
     };
     if !after("fortran_order")?.starts_with("False") {
         return Err("it is in Fortran order".to_owned());
@@ -101,9 +100,9 @@ pub(super) fn open(path: &Path, mut opened: Opened) -> Result<Pixels, SourceErro
             "give pixels from 0 to 255: array.astype(numpy.uint8)",
         ));
     }
-    match header.shape.as_slice() {
-        &[frames, height, width] => Pixels::new(path, frames, (height, width, 1), opened.bytes),
-        &[frames, channels @ (1 | 3), height, width] if !matches!(width, 1 | 3) => {
+    match *header.shape.as_slice() {
+        [frames, height, width] => Pixels::new(path, frames, (height, width, 1), opened.bytes),
+        [frames, channels @ (1 | 3), height, width] if !matches!(width, 1 | 3) => {
             let reason = format!("its shape ({frames}, {channels}, {height}, {width}) has the channels first");
             Err(SourceError::content(
                 path,
@@ -111,9 +110,9 @@ pub(super) fn open(path: &Path, mut opened: Opened) -> Result<Pixels, SourceErro
                 "put them last: numpy.moveaxis(array, 1, -1)",
             ))
         }
-        &[frames, height, width, channels] => Pixels::new(path, frames, (height, width, channels), opened.bytes),
-        other => {
-            let reason = format!("its shape has {} dimensions", other.len());
+        [frames, height, width, channels] => Pixels::new(path, frames, (height, width, channels), opened.bytes),
+        _ => {
+            let reason = format!("its shape has {} dimensions", header.shape.len());
             Err(SourceError::content(path, reason, "give (N, H, W) or (N, H, W, C)"))
         }
     }

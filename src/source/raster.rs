@@ -129,20 +129,20 @@ impl Raster {
         labels: Option<Vec<Label>>,
         options: &SourceOptions,
     ) -> Result<Self, SourceError> {
-        if let (Some(labels), Some(from)) = (&labels, &options.labels) {
-            if labels.len() as u64 != pixels.frames {
-                let reason = format!(
-                    "{} labels for {} frames of {}",
-                    labels.len(),
-                    pixels.frames,
-                    path.display()
-                );
-                return Err(SourceError::content(
-                    from,
-                    reason,
-                    "give the labels that belong to these frames",
-                ));
-            }
+        if let (Some(labels), Some(from)) = (&labels, &options.labels)
+            && labels.len() as u64 != pixels.frames
+        {
+            let reason = format!(
+                "{} labels for {} frames of {}",
+                labels.len(),
+                pixels.frames,
+                path.display()
+            );
+            return Err(SourceError::content(
+                from,
+                reason,
+                "give the labels that belong to these frames",
+            ));
         }
         let encoding = options.encoding;
         let mut raster = Self {

@@ -1,0 +1,279 @@
+//! What the outside sees: every metric of the table is exported as it says, probes tell what is missing, and the HTTP side
+//! answers. Real sockets on loopback; the clock of health is made up.
+#![allow(clippy::float_cmp, reason = "counters count")]
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use offramp::frame::RejectReason;
+use offramp::observe::health::{Condition, Health};
+use offramp::observe::http;
+use offramp::observe::metrics::{
+    BuildInfo, Kind, Metrics, Outcome, Queue, Rebalance, SampleOutcome, Stage, TABLE, markdown,
+};
+use offramp::plan::ExitId;
+
+fn metrics() -> Arc<Metrics> {
+    Metrics::new(BuildInfo {
+        version: "1.2.3",
+        backbone: "abc",
+        plan: "def",
+    })
+    .unwrap()
+}
+
+/// Everything once, so that no series is missing.
+fn exercise(metrics: &Metrics) {
+    metrics.answered(Some(ExitId(1)), Duration::from_millis(3));
+    metrics.answered(None, Duration::from_millis(8));
+    metrics.dead_letter(RejectReason::Corrupt);
+    for stage in Stage::ALL {
+        metrics.stage(*stage, Duration::from_micros(700));
+    }
+    metrics.samples(SampleOutcome::Dropped, 2);
+    metrics.rebalance(Rebalance::Assign);
+    metrics.snapshot("adopted", "");
+    metrics.snapshot("rejected", "checksum");
+    metrics.exit_in_force(ExitId(2), 7, Some(0.93));
+    metrics.set_lag(&Arc::from("frames"), 3, 42);
+    metrics.batch_size.record(8.0);
+    metrics.queue_seconds.record(0.002);
+    metrics.frame_age_seconds.record(0.02);
+}
+
+/// Values by name and labels, as exported.
+fn parse(text: &str) -> BTreeMap<String, f64> {
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| line.rsplit_once(' ').unwrap())
+        .map(|(key, value)| (key.to_owned(), value.parse().unwrap()))
+        .collect()
+}
+
+#[test]
+fn every_metric_of_the_table_is_exported_with_its_kind_help_and_labels() {
+    let metrics = metrics();
+    exercise(&metrics);
+    let text = metrics.render();
+    for spec in TABLE {
+        let head = format!(
+            "# HELP {} {}\n# TYPE {} {}\n",
+            spec.name,
+            spec.help,
+            spec.name,
+            spec.kind.as_str()
+        );
+        assert!(text.contains(&head), "{} is missing or described otherwise", spec.name);
+        let name = if spec.kind == Kind::Histogram {
+            format!("{}_bucket", spec.name)
+        } else {
+            spec.name.to_owned()
+        };
+        let series = text
+            .lines()
+            .find(|line| line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name} ")));
+        let series = series.unwrap_or_else(|| panic!("{name} has no series"));
+        for label in spec.labels {
+            assert!(
+                series.contains(&format!("{label}=\"")),
+                "{series} lacks the label {label}"
+            );
+        }
+        assert_eq!(
+            spec.kind == Kind::Counter,
+            spec.name.ends_with("_total"),
+            "{}",
+            spec.name
+        );
+        assert_eq!(spec.kind == Kind::Histogram, !spec.buckets.is_empty(), "{}", spec.name);
+        assert!(spec.buckets.is_sorted_by(|a, b| a < b), "{}", spec.name);
+    }
+    let exported = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    for name in exported.filter(|name| !name.starts_with("process_")) {
+        assert!(TABLE.iter().any(|spec| spec.name == name), "{name} is not in the table");
+    }
+}
+
+#[test]
+fn the_numbers_are_what_happened() {
+    let metrics = metrics();
+    exercise(&metrics);
+    let values = parse(&metrics.render());
+    assert_eq!(values[r#"offramp_frames_total{outcome="exit"}"#], 1.0);
+    assert_eq!(values[r#"offramp_frames_total{outcome="full"}"#], 1.0);
+    assert_eq!(values[r#"offramp_frames_total{outcome="dead_letter"}"#], 1.0);
+    assert_eq!(values[r#"offramp_exits_total{exit="1"}"#], 1.0);
+    assert_eq!(values[r#"offramp_exits_total{exit="full"}"#], 1.0);
+    assert_eq!(values[r#"offramp_dead_letters_total{reason="corrupt"}"#], 1.0);
+    assert_eq!(values[r#"offramp_latency_seconds_bucket{exit="1",le="0.002"}"#], 0.0);
+    assert_eq!(values[r#"offramp_latency_seconds_bucket{exit="1",le="0.003"}"#], 1.0);
+    assert_eq!(values[r#"offramp_latency_seconds_count{exit="full"}"#], 1.0);
+    assert_eq!(values[r#"offramp_heads_version{exit="2"}"#], 7.0);
+    assert_eq!(values[r#"offramp_exit_threshold{exit="2"}"#], 0.93);
+    assert!(values[r#"offramp_exit_threshold{exit="1"}"#].is_nan());
+    assert_eq!(values[r#"offramp_lag{topic="frames",partition="3"}"#], 42.0);
+    assert_eq!(values["offramp_hit_ratio"], 0.5);
+    assert_eq!(metrics.totals().finished(), 3);
+    assert_eq!(Outcome::ALL.len(), 3);
+}
+
+#[test]
+fn a_partition_that_was_taken_away_is_not_reported_any_more() {
+    let metrics = metrics();
+    let topic = Arc::from("frames");
+    metrics.set_lag(&topic, 0, 5);
+    metrics.set_lag(&topic, 1, 6);
+    metrics.forget_lag(&topic, 0);
+    let values = parse(&metrics.render());
+    assert!(!values.contains_key(r#"offramp_lag{topic="frames",partition="0"}"#));
+    assert_eq!(values[r#"offramp_lag{topic="frames",partition="1"}"#], 6.0);
+}
+
+#[test]
+fn gauges_of_things_in_flight_fall_with_their_guards() {
+    let metrics = metrics();
+    let in_flight = || parse(&metrics.render())["offramp_frames_in_flight"];
+    let (one, two) = (metrics.frame_in_flight(), metrics.frame_in_flight());
+    let waiting = metrics.queued(Queue::Batch);
+    assert_eq!(in_flight(), 2.0);
+    drop(one);
+    assert_eq!(in_flight(), 1.0);
+    drop((two, waiting));
+    assert_eq!(in_flight(), 0.0);
+    assert_eq!(parse(&metrics.render())[r#"offramp_queue_depth{queue="batch"}"#], 0.0);
+}
+
+#[test]
+fn the_hit_ratio_forgets_what_is_older_than_a_minute() {
+    let metrics = metrics();
+    assert_eq!(metrics.hit_ratio(), None);
+    (0..10).for_each(|_| metrics.answered(None, Duration::ZERO));
+    assert_eq!(metrics.hit_ratio(), Some(0.0));
+    (0..13).for_each(|_| metrics.tick());
+    assert_eq!(metrics.hit_ratio(), None);
+    metrics.answered(Some(ExitId(8)), Duration::ZERO);
+    assert_eq!(metrics.hit_ratio(), Some(1.0));
+}
+
+#[test]
+fn two_workers_in_one_process_do_not_mix() {
+    let (one, other) = (metrics(), metrics());
+    one.frames_received.increment(3);
+    assert_eq!(parse(&one.render())["offramp_frames_received_total"], 3.0);
+    assert_eq!(parse(&other.render())["offramp_frames_received_total"], 0.0);
+}
+
+#[test]
+fn the_markdown_table_has_a_line_for_every_metric() {
+    let text = markdown();
+    assert!(
+        TABLE
+            .iter()
+            .all(|spec| text.contains(&format!("| `{}` | {} |", spec.name, spec.kind.as_str())))
+    );
+    assert!(text.lines().all(|line| line.matches('|').count() == 6), "{text}");
+}
+
+#[test]
+fn readiness_names_what_is_missing() {
+    let now = Instant::now();
+    let health = Health::new(now, Duration::from_secs(10));
+    let missing = |health: &Health| -> Vec<String> { health.ready(now).missing.into_iter().map(|m| m.what).collect() };
+    assert_eq!(
+        missing(&health),
+        ["model-loaded", "broker-reachable", "heads-read", "assignment-held"]
+    );
+    for condition in Condition::ALL {
+        health.set(condition, true);
+    }
+    assert!(health.ready(now).ok && health.started().ok);
+    health.set(Condition::AssignmentHeld, false);
+    assert_eq!(missing(&health), ["assignment-held"]);
+    assert!(health.live(now).ok, "a lost assignment is nothing that a restart cures");
+    health.set(Condition::AssignmentHeld, true);
+    health.drain();
+    assert_eq!(missing(&health), ["draining"]);
+}
+
+#[test]
+fn a_stuck_or_lost_thread_ends_liveness_and_a_waiting_or_retired_one_does_not() {
+    let start = Instant::now();
+    let health = Health::new(start, Duration::from_secs(10));
+    let lane = health.heartbeat("lane-1", start);
+    let much_later = start + Duration::from_secs(11);
+    assert!(health.live(start + Duration::from_secs(9)).ok);
+    assert_eq!(health.live(much_later).missing[0].what, "lane-1");
+    lane.beat(much_later);
+    assert!(health.live(much_later).ok);
+    lane.park();
+    assert!(health.live(much_later + Duration::from_hours(1)).ok);
+    lane.retire();
+    assert!(health.live(much_later).ok);
+    let other = health.heartbeat("lane-2", start);
+    let crash = std::thread::spawn(move || {
+        let _other = other;
+        panic!("a lane's panic, on purpose");
+    });
+    assert!(crash.join().is_err());
+    assert_eq!(health.live(start).missing[0].why, "the thread ended unexpectedly");
+}
+
+/// One request, the whole answer.
+async fn request(address: SocketAddr, path: &'static str) -> (u16, String) {
+    let exchange = move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let answer = tokio::task::spawn_blocking(exchange).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[tokio::test]
+async fn the_endpoints_answer_until_shutdown() {
+    let health = Health::new(Instant::now(), Duration::from_mins(1));
+    let listener = http::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let taken = http::bind(address).await.unwrap_err().to_string();
+    assert!(taken.contains(&address.to_string()), "{taken}");
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let status = Arc::new(|| serde_json::json!({"worker": "w-1"}));
+    let server = tokio::spawn(http::serve(listener, metrics(), Arc::clone(&health), status, async {
+        stopped.await.ok();
+    }));
+    assert_eq!(request(address, "/livez").await.0, 200);
+    let (code, body) = request(address, "/readyz").await;
+    assert_eq!(code, 503);
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body["missing"][2]["what"], "heads-read");
+    assert_eq!(request(address, "/startupz").await.0, 503);
+    for condition in Condition::ALL {
+        health.set(condition, true);
+    }
+    assert_eq!(
+        request(address, "/readyz").await,
+        (200, r#"{"ok":true,"missing":[]}"#.to_owned())
+    );
+    assert_eq!(request(address, "/startupz").await.0, 200);
+    assert_eq!(
+        request(address, "/status").await,
+        (200, r#"{"worker":"w-1"}"#.to_owned())
+    );
+    assert!(request(address, "/metrics").await.1.contains("offramp_build_info"));
+    assert!(request(address, "/").await.1.contains("<title>offramp</title>"));
+    assert_eq!(request(address, "/nothing").await.0, 404);
+    stop.send(()).unwrap();
+    server.await.unwrap().unwrap();
+}
