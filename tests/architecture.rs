@@ -199,8 +199,14 @@ fn group_heads(text: &str) -> BTreeSet<String> {
 
 /// The text without line comments and from the test module on; test modules stand last in this project.
 fn code_of(text: &str) -> String {
-    let body = text.find("#[cfg(test)]\nmod ").map_or(text, |at| &text[..at]);
-    body.lines()
+    let module = |at: &usize| text[*at..].lines().nth(1).is_some_and(|line| line.contains("mod "));
+    let end = text
+        .match_indices("#[cfg(test)]\n")
+        .map(|(at, _)| at)
+        .find(module)
+        .unwrap_or(text.len());
+    text[..end]
+        .lines()
         .map(|line| line.find("//").map_or(line, |at| &line[..at]))
         .collect::<Vec<_>>()
         .join("\n")
@@ -236,10 +242,11 @@ fn sources() -> Vec<Source> {
         .map(|path| {
             let text = fs::read_to_string(&path).unwrap();
             let path = path.strip_prefix(&src).unwrap().to_str().unwrap().replace('\\', "/");
+            let code = code_of(&text);
             Source {
                 path,
-                lines: text.lines().count(),
-                code: code_of(&text),
+                lines: code.lines().count(),
+                code,
             }
         })
         .filter(|source| !source.path.ends_with("tests.rs"))
