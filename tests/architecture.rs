@@ -5,6 +5,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::string_slice,
     reason = "a test fails by panicking"
 )]
 
@@ -20,11 +21,7 @@ const LINES_MAX: usize = 440;
 const LONG: &[(&str, &str)] = &[("backbone/onnx/schema.rs", "generated from onnx-ml.proto")];
 
 /// What the nouns may import of ours: each other, downwards.
-const NOUNS: &[(&str, &[&str])] = &[
-    ("frame.rs", &[]),
-    ("plan.rs", &["frame"]),
-    ("prediction.rs", &["frame", "plan"]),
-];
+const NOUNS: &[(&str, &[&str])] = &[("frame.rs", &[]), ("plan.rs", &["frame"]), ("prediction.rs", &["frame", "plan"])];
 
 /// Logic that runs without Kafka, ONNX Runtime, files, metrics or a clock, and is tested in milliseconds.
 const PURE: &[&str] = &["cascade", "batch", "decode", "heads", "learn"];
@@ -80,26 +77,10 @@ const CONFINED: &[(&str, &[&str])] = &[
 const NEVER: &[(&str, &[&str], &str)] = &[
     ("cascade", &["learn"], "serving and learning meet in `heads`"),
     ("learn", &["cascade"], "serving and learning meet in `heads`"),
-    (
-        "heads",
-        &["learn", "cascade", "backbone", "ingest", "publish", "observe"],
-        "what both sides share knows neither",
-    ),
-    (
-        "backbone",
-        &["heads", "learn", "ingest", "publish", "observe"],
-        "a backbone is cut the same whoever serves it",
-    ),
-    (
-        "decode",
-        &["ingest", "publish", "backbone", "heads", "learn", "observe"],
-        "pictures need no Kafka and no model",
-    ),
-    (
-        "observe",
-        &["ingest", "publish", "backbone", "cascade"],
-        "who is observed holds the handles",
-    ),
+    ("heads", &["learn", "cascade", "backbone", "ingest", "publish", "observe"], "what both sides share knows neither"),
+    ("backbone", &["heads", "learn", "ingest", "publish", "observe"], "a backbone is cut the same whoever serves it"),
+    ("decode", &["ingest", "publish", "backbone", "heads", "learn", "observe"], "pictures need no Kafka and no model"),
+    ("observe", &["ingest", "publish", "backbone", "cascade"], "who is observed holds the handles"),
 ];
 
 /// Modules that are wired, never imported, but by the layers named.
@@ -138,9 +119,7 @@ impl Source {
 
     /// Whether the code names an outside path such as `rdkafka` or `std::fs`.
     fn names(&self, outside: &str) -> bool {
-        let braced = outside
-            .rsplit_once("::")
-            .map(|(parent, child)| (format!("{parent}::{{"), child));
+        let braced = outside.rsplit_once("::").map(|(parent, child)| (format!("{parent}::{{"), child));
         if let Some((group, child)) = braced {
             let grouped = self
                 .code
@@ -174,9 +153,7 @@ fn word(text: &str) -> String {
 }
 
 fn macro_call(after: &str) -> bool {
-    after
-        .strip_prefix("::")
-        .is_some_and(|rest| rest[word(rest).len()..].starts_with('!'))
+    after.strip_prefix("::").is_some_and(|rest| rest[word(rest).len()..].starts_with('!'))
 }
 
 /// First words at the top level of a brace group whose opening brace has been read.
@@ -200,23 +177,12 @@ fn group_heads(text: &str) -> BTreeSet<String> {
 /// The text without line comments and from the test module on; test modules stand last in this project.
 fn code_of(text: &str) -> String {
     let module = |at: &usize| text[*at..].lines().nth(1).is_some_and(|line| line.contains("mod "));
-    let end = text
-        .match_indices("#[cfg(test)]\n")
-        .map(|(at, _)| at)
-        .find(module)
-        .unwrap_or(text.len());
-    text[..end]
-        .lines()
-        .map(|line| line.find("//").map_or(line, |at| &line[..at]))
-        .collect::<Vec<_>>()
-        .join("\n")
+    let end = text.match_indices("#[cfg(test)]\n").map(|(at, _)| at).find(module).unwrap_or(text.len());
+    text[..end].lines().map(|line| line.find("//").map_or(line, |at| &line[..at])).collect::<Vec<_>>().join("\n")
 }
 
 fn files_under(folder: &Path, skip: &dyn Fn(&Path) -> bool, found: &mut Vec<PathBuf>) {
-    let mut entries: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut entries: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     entries.sort();
     for path in entries {
         if skip(&path) {
@@ -243,11 +209,7 @@ fn sources() -> Vec<Source> {
             let text = fs::read_to_string(&path).unwrap();
             let path = path.strip_prefix(&src).unwrap().to_str().unwrap().replace('\\', "/");
             let code = code_of(&text);
-            Source {
-                path,
-                lines: code.lines().count(),
-                code,
-            }
+            Source { path, lines: code.lines().count(), code }
         })
         .filter(|source| !source.path.ends_with("tests.rs"))
         .collect()
@@ -265,11 +227,7 @@ fn nouns_import_only_nouns() {
         let Some((_, allowed)) = NOUNS.iter().find(|(path, _)| *path == source.path) else {
             continue;
         };
-        for module in source
-            .modules()
-            .iter()
-            .filter(|module| !allowed.contains(&module.as_str()))
-        {
+        for module in source.modules().iter().filter(|module| !allowed.contains(&module.as_str())) {
             writeln!(bad, "{}: a noun imports crate::{module}", source.path).unwrap();
         }
     }
@@ -336,9 +294,7 @@ fn files_are_short_enough_to_read() {
         }
     }
     for (path, reason) in LONG {
-        let there = sources()
-            .iter()
-            .any(|source| source.path == *path && source.lines > LINES_MAX);
+        let there = sources().iter().any(|source| source.path == *path && source.lines > LINES_MAX);
         if !there {
             writeln!(bad, "{path}: needs no exception any more ({reason})").unwrap();
         }
@@ -370,32 +326,11 @@ fn nothing_unfinished_and_nothing_of_one_machine_is_in_the_tree() {
 fn the_reader_of_paths_sees_what_it_must() {
     let text = "use crate::{frame::Origin, plan::{Plan, ExitId},\n learn};\nuse std::{fs, io};\nuse super::metrics::X;\n\
                 // use crate::worker;\nlet x = crate::heads::Set; ort::init(); metrics::counter!(1); import::me();";
-    let source = Source {
-        path: "a.rs".into(),
-        lines: 1,
-        code: code_of(text),
-    };
-    assert_eq!(
-        source.modules(),
-        ["frame", "heads", "learn", "plan"].map(String::from).into()
-    );
+    let source = Source { path: "a.rs".into(), lines: 1, code: code_of(text) };
+    assert_eq!(source.modules(), ["frame", "heads", "learn", "plan"].map(String::from).into());
     let outside = ["std::fs", "ort", "metrics", "rdkafka", "std::net", "port", "me"];
-    assert_eq!(
-        outside.map(|name| source.names(name)),
-        [true, true, true, false, false, false, false]
-    );
-    let ours = Source {
-        path: "b.rs".into(),
-        lines: 1,
-        code: "use crate::observe::metrics; metrics::Kind".into(),
-    };
+    assert_eq!(outside.map(|name| source.names(name)), [true, true, true, false, false, false, false]);
+    let ours = Source { path: "b.rs".into(), lines: 1, code: "use crate::observe::metrics; metrics::Kind".into() };
     assert!(!ours.names("metrics"));
-    assert!(
-        Source {
-            path: "c.rs".into(),
-            lines: 1,
-            code: "use ::metrics::Key;".into()
-        }
-        .names("metrics")
-    );
+    assert!(Source { path: "c.rs".into(), lines: 1, code: "use ::metrics::Key;".into() }.names("metrics"));
 }

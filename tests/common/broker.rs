@@ -5,14 +5,12 @@
 //! `KAFKA_BOOTSTRAP`; without one the test says that it is skipped, and under `CI=true` it fails.
 
 #![allow(unreachable_pub, reason = "the module is public to its test binary only")]
-#![allow(
-    dead_code,
-    reason = "every test binary compiles this module and uses its own part of it"
-)]
+#![allow(dead_code, reason = "every test binary compiles this module and uses its own part of it")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::unused_self,
     reason = "a failing helper is a failing test"
 )]
 
@@ -55,11 +53,7 @@ pub struct Record {
 impl Record {
     /// A record with a key and a value.
     pub fn new(key: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> Self {
-        Self {
-            key: Some(key.as_ref().to_vec()),
-            payload: Some(payload.as_ref().to_vec()),
-            ..Self::default()
-        }
+        Self { key: Some(key.as_ref().to_vec()), payload: Some(payload.as_ref().to_vec()), ..Self::default() }
     }
 
     /// The same record with one more header.
@@ -88,10 +82,7 @@ impl Broker {
             return Some(Self { bootstrap });
         }
         let reason = "KAFKA_BOOTSTRAP is not set; `make test` starts a broker and sets it";
-        assert!(
-            std::env::var("CI").as_deref() != Ok("true"),
-            "broker test cannot run: {reason}"
-        );
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "broker test cannot run: {reason}");
         let test = std::thread::current().name().unwrap_or("a test").to_owned();
         // Not eprintln!: the test harness swallows that of tests that pass.
         writeln!(std::io::stderr(), "broker tests: SKIPPED {test} ({reason})").expect("standard error is open");
@@ -106,9 +97,7 @@ impl Broker {
     /// A name for a topic, group or transactional id that no other test or earlier run has used.
     pub fn unique(&self, what: &str) -> String {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
-        let since_epoch = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .expect("after 1970");
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         format!("{what}.{:x}-{:x}-{number}", since_epoch.as_millis(), std::process::id())
     }
@@ -116,22 +105,18 @@ impl Broker {
     /// Client configuration with nothing but the broker's address.
     pub fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", &self.bootstrap)
-            .set("broker.address.family", "v4");
+        config.set("bootstrap.servers", &self.bootstrap).set("broker.address.family", "v4");
         config
     }
 
     /// Creates a topic with one replica and the given settings, and waits until its leader is known.
     pub fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
         let admin: AdminClient<DefaultClientContext> = self.config().create().expect("an admin client");
-        let topic = settings.iter().fold(
-            NewTopic::new(name, partitions, TopicReplication::Fixed(1)),
-            |topic, (key, value)| topic.set(key, value),
-        );
-        let options = AdminOptions::new()
-            .operation_timeout(Some(REQUEST_LIMIT))
-            .request_timeout(Some(REQUEST_LIMIT));
+        let topic =
+            settings.iter().fold(NewTopic::new(name, partitions, TopicReplication::Fixed(1)), |topic, (key, value)| {
+                topic.set(key, value)
+            });
+        let options = AdminOptions::new().operation_timeout(Some(REQUEST_LIMIT)).request_timeout(Some(REQUEST_LIMIT));
         let results = block_on(admin.create_topics([&topic], &options)).expect("the broker answers");
         for result in results {
             match result {
@@ -142,10 +127,7 @@ impl Broker {
         let consumer = self.reader();
         let limit = Instant::now() + REQUEST_LIMIT;
         while self.partitions(&consumer, name) != usize::try_from(partitions).expect("not negative") {
-            assert!(
-                Instant::now() < limit,
-                "topic {name} has no leader after {REQUEST_LIMIT:?}"
-            );
+            assert!(Instant::now() < limit, "topic {name} has no leader after {REQUEST_LIMIT:?}");
         }
     }
 
@@ -169,15 +151,9 @@ impl Broker {
         let placed = block_on(async {
             let mut pending = Vec::with_capacity(records.len());
             for record in records {
-                let headers = record
-                    .headers
-                    .iter()
-                    .fold(OwnedHeaders::new(), |headers, (key, value)| {
-                        headers.insert(Header {
-                            key,
-                            value: Some(value),
-                        })
-                    });
+                let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+                    headers.insert(Header { key, value: Some(value) })
+                });
                 let mut wire: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).headers(headers);
                 wire.key = record.key.as_deref();
                 wire.payload = record.payload.as_deref();
@@ -187,10 +163,7 @@ impl Broker {
             }
             let mut placed = Vec::with_capacity(pending.len());
             for delivery in pending {
-                let delivery = delivery
-                    .await
-                    .map_err(|(error, _)| error)
-                    .expect("the broker takes the record");
+                let delivery = delivery.await.map_err(|(error, _)| error).expect("the broker takes the record");
                 placed.push((delivery.partition, delivery.offset));
             }
             placed
@@ -210,11 +183,7 @@ impl Broker {
         let mut records = Vec::with_capacity(count);
         while records.len() < count {
             let left = end.saturating_duration_since(Instant::now());
-            assert!(
-                !left.is_zero(),
-                "{} of {count} records in {topic} after {limit:?}",
-                records.len()
-            );
+            assert!(!left.is_zero(), "{} of {count} records in {topic} after {limit:?}", records.len());
             if let Some(polled) = consumer.poll(left.min(Duration::from_millis(200))) {
                 records.push(polled.expect("the broker serves the topic").detach());
             }
@@ -227,21 +196,13 @@ impl Broker {
         let consumer = self.reader();
         let partitions = self.assign_all(&consumer, topic);
         let ends: Vec<i64> = (0..partitions)
-            .map(|partition| {
-                consumer
-                    .fetch_watermarks(topic, partition, REQUEST_LIMIT)
-                    .expect("watermarks")
-                    .1
-            })
+            .map(|partition| consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT).expect("watermarks").1)
             .collect();
         let mut records = Vec::new();
         let limit = Instant::now() + REQUEST_LIMIT;
         // By position, not by the last record: transaction markers and compaction leave gaps at the end.
         while !self.has_reached(&consumer, topic, &ends) {
-            assert!(
-                Instant::now() < limit,
-                "the end {ends:?} of {topic} was not reached after {REQUEST_LIMIT:?}"
-            );
+            assert!(Instant::now() < limit, "the end {ends:?} of {topic} was not reached after {REQUEST_LIMIT:?}");
             if let Some(polled) = consumer.poll(Duration::from_millis(100)) {
                 let record = polled.expect("the broker serves the topic").detach();
                 let partition = usize::try_from(record.partition()).expect("not negative");
@@ -257,14 +218,8 @@ impl Broker {
     pub fn committed(&self, group: &str, topic: &str) -> Vec<Option<i64>> {
         let consumer: BaseConsumer = self.config().set("group.id", group).create().expect("a consumer");
         let mut wanted = TopicPartitionList::new();
-        wanted.add_partition_range(
-            topic,
-            0,
-            i32::try_from(self.partitions(&consumer, topic)).expect("few") - 1,
-        );
-        let committed = consumer
-            .committed_offsets(wanted, REQUEST_LIMIT)
-            .expect("the coordinator answers");
+        wanted.add_partition_range(topic, 0, i32::try_from(self.partitions(&consumer, topic)).expect("few") - 1);
+        let committed = consumer.committed_offsets(wanted, REQUEST_LIMIT).expect("the coordinator answers");
         committed
             .elements()
             .iter()
@@ -286,37 +241,28 @@ impl Broker {
     }
 
     /// Partitions that have a leader.
-    #[allow(clippy::unused_self, reason = "reads as a question to the broker")]
     fn partitions(&self, consumer: &BaseConsumer, topic: &str) -> usize {
-        let metadata = consumer
-            .fetch_metadata(Some(topic), REQUEST_LIMIT)
-            .expect("the broker answers");
-        let partitions = metadata
+        let metadata = consumer.fetch_metadata(Some(topic), REQUEST_LIMIT).expect("the broker answers");
+        metadata
             .topics()
             .first()
-            .map(|topic| topic.partitions())
-            .unwrap_or_default();
-        partitions.iter().filter(|partition| partition.leader() >= 0).count()
+            .map_or(0, |topic| topic.partitions().iter().filter(|partition| partition.leader() >= 0).count())
     }
 
     fn assign_all(&self, consumer: &BaseConsumer, topic: &str) -> i32 {
         let partitions = i32::try_from(self.partitions(consumer, topic)).expect("few");
         let mut all = TopicPartitionList::new();
         for partition in 0..partitions {
-            all.add_partition_offset(topic, partition, Offset::Beginning)
-                .expect("a valid offset");
+            all.add_partition_offset(topic, partition, Offset::Beginning).expect("a valid offset");
         }
         consumer.assign(&all).expect("an assignment");
         partitions
     }
 
-    #[allow(clippy::unused_self, reason = "reads as a question to the broker")]
     fn has_reached(&self, consumer: &BaseConsumer, topic: &str, ends: &[i64]) -> bool {
         let positions = consumer.position().expect("an assignment has positions");
         (0i32..).zip(ends).all(|(partition, end)| {
-            let position = positions
-                .find_partition(topic, partition)
-                .map(|element| element.offset());
+            let position = positions.find_partition(topic, partition).map(|element| element.offset());
             *end == 0 || matches!(position, Some(Offset::Offset(position)) if position >= *end)
         })
     }
@@ -325,17 +271,9 @@ impl Broker {
 /// The value of the last header of that name.
 pub fn header(record: &OwnedMessage, name: &str) -> Option<Vec<u8>> {
     let headers = record.headers()?;
-    headers
-        .iter()
-        .filter(|header| header.key == name)
-        .last()
-        .and_then(|header| header.value.map(<[u8]>::to_vec))
+    headers.iter().filter(|header| header.key == name).last().and_then(|header| header.value.map(<[u8]>::to_vec))
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
-        .block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
 }
