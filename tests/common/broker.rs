@@ -191,13 +191,19 @@ impl Broker {
         records
     }
 
+    /// The end of each partition of a topic: the offset that the next record gets.
+    pub fn ends(&self, topic: &str) -> Vec<i64> {
+        let consumer = self.reader();
+        let partitions = i32::try_from(self.partitions(&consumer, topic)).expect("few");
+        let end = |partition| consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT).expect("watermarks").1;
+        (0..partitions).map(end).collect()
+    }
+
     /// Every committed record that the topic holds now; not one that comes later.
     pub fn read_to_end(&self, topic: &str) -> Vec<OwnedMessage> {
         let consumer = self.reader();
-        let partitions = self.assign_all(&consumer, topic);
-        let ends: Vec<i64> = (0..partitions)
-            .map(|partition| consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT).expect("watermarks").1)
-            .collect();
+        self.assign_all(&consumer, topic);
+        let ends = self.ends(topic);
         let mut records = Vec::new();
         let limit = Instant::now() + REQUEST_LIMIT;
         // By position, not by the last record: transaction markers and compaction leave gaps at the end.
@@ -249,14 +255,13 @@ impl Broker {
             .map_or(0, |topic| topic.partitions().iter().filter(|partition| partition.leader() >= 0).count())
     }
 
-    fn assign_all(&self, consumer: &BaseConsumer, topic: &str) -> i32 {
+    fn assign_all(&self, consumer: &BaseConsumer, topic: &str) {
         let partitions = i32::try_from(self.partitions(consumer, topic)).expect("few");
         let mut all = TopicPartitionList::new();
         for partition in 0..partitions {
             all.add_partition_offset(topic, partition, Offset::Beginning).expect("a valid offset");
         }
         consumer.assign(&all).expect("an assignment");
-        partitions
     }
 
     fn has_reached(&self, consumer: &BaseConsumer, topic: &str, ends: &[i64]) -> bool {
