@@ -16,15 +16,15 @@ help: ## This list
 demo: build ## Six cameras, two workers and a broker in one process, learning from nothing (ARGS="--json --frames 5000")
 	@$(offramp) demo $(ARGS)
 
-test: runtime ## Every test, on a real Kafka that is started for it (KAFKA_BOOTSTRAP=host:port: on that one)
+test: need runtime ## Every test, on a real Kafka that is started for it (KAFKA_BOOTSTRAP=host:port: on that one)
 	@.ci/test
 
-build: runtime ## The release binary, target/release/offramp, with ONNX Runtime's library beside it
+build: need runtime ## The release binary, target/release/offramp, with ONNX Runtime's library beside it
 	@$(cargo) build --release
 	@if ! cmp -s "$$ORT_DYLIB_PATH" target/release/libonnxruntime.so; then \
 	    cp -fL "$$ORT_DYLIB_PATH" target/release/libonnxruntime.so; fi
 
-runtime: need ## ONNX Runtime's shared library into .runtime/, from PyPI, pinned by hash
+runtime: ## ONNX Runtime's shared library into .runtime/, from PyPI, pinned by hash
 	@if [ "$$ORT_DYLIB_PATH" = "$(CURDIR)/.runtime/libonnxruntime.so" ]; then .ci/runtime .runtime; fi
 
 lint: need ## Formatting, clippy, licences and advisories, shell scripts, compose file, dashboards, alert rules
@@ -39,7 +39,7 @@ kafka-up: ## Start a real Kafka on loopback and print its address
 kafka-down: ## Stop it and delete its data
 	@tests/kafka/broker clean
 
-bench: runtime ## Criterion benches (ARGS: name filter)
+bench: need runtime ## Criterion benches (ARGS: name filter)
 	@$(cargo) bench $(if $(ARGS),-- $(ARGS))
 
 bench-cifar: build ## What offramp saves on CIFAR-10: 8,330 pictures new to the backbone and the 10,000 test pictures
@@ -48,7 +48,7 @@ bench-cifar: build ## What offramp saves on CIFAR-10: 8,330 pictures new to the 
 	@$(offramp) replay --model models/cifar10-resnet18 --frames target/cifar10/frames.npy \
 	    --labels target/cifar10/labels.npy --order shuffle $(ARGS)
 
-chaos: runtime ## Kill the broker and the workers CHAOS_KILLS times under load (default 20); nothing may be lost
+chaos: need runtime ## Kill the broker and the workers CHAOS_KILLS times under load (default 20); nothing may be lost
 	@CHAOS_KILLS=$${CHAOS_KILLS:-20} .ci/test chaos
 
 clean: ## Delete what was built and fetched, and the test broker with its data

@@ -4,8 +4,15 @@
 //! `let Some(broker) = Broker::connect() else { return };`. `make test` starts a broker and names it in
 //! `KAFKA_BOOTSTRAP`; without one the test says that it is skipped, and under `CI=true` it fails.
 
+#![allow(unreachable_pub, reason = "the module is public to its test binary only")]
 #![allow(dead_code, reason = "every test binary compiles this module and uses its own part of it")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failing helper is a failing test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unused_self,
+    reason = "a failing helper is a failing test"
+)]
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -105,10 +112,10 @@ impl Broker {
     /// Creates a topic with one replica and the given settings, and waits until its leader is known.
     pub fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
         let admin: AdminClient<DefaultClientContext> = self.config().create().expect("an admin client");
-        let topic = settings.iter().fold(
-            NewTopic::new(name, partitions, TopicReplication::Fixed(1)),
-            |topic, (key, value)| topic.set(key, value),
-        );
+        let topic =
+            settings.iter().fold(NewTopic::new(name, partitions, TopicReplication::Fixed(1)), |topic, (key, value)| {
+                topic.set(key, value)
+            });
         let options = AdminOptions::new().operation_timeout(Some(REQUEST_LIMIT)).request_timeout(Some(REQUEST_LIMIT));
         let results = block_on(admin.create_topics([&topic], &options)).expect("the broker answers");
         for result in results {
@@ -184,13 +191,19 @@ impl Broker {
         records
     }
 
+    /// The end of each partition of a topic: the offset that the next record gets.
+    pub fn ends(&self, topic: &str) -> Vec<i64> {
+        let consumer = self.reader();
+        let partitions = i32::try_from(self.partitions(&consumer, topic)).expect("few");
+        let end = |partition| consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT).expect("watermarks").1;
+        (0..partitions).map(end).collect()
+    }
+
     /// Every committed record that the topic holds now; not one that comes later.
     pub fn read_to_end(&self, topic: &str) -> Vec<OwnedMessage> {
         let consumer = self.reader();
-        let partitions = self.assign_all(&consumer, topic);
-        let ends: Vec<i64> = (0..partitions)
-            .map(|partition| consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT).expect("watermarks").1)
-            .collect();
+        self.assign_all(&consumer, topic);
+        let ends = self.ends(topic);
         let mut records = Vec::new();
         let limit = Instant::now() + REQUEST_LIMIT;
         // By position, not by the last record: transaction markers and compaction leave gaps at the end.
@@ -234,24 +247,23 @@ impl Broker {
     }
 
     /// Partitions that have a leader.
-    #[allow(clippy::unused_self, reason = "reads as a question to the broker")]
     fn partitions(&self, consumer: &BaseConsumer, topic: &str) -> usize {
         let metadata = consumer.fetch_metadata(Some(topic), REQUEST_LIMIT).expect("the broker answers");
-        let partitions = metadata.topics().first().map(|topic| topic.partitions()).unwrap_or_default();
-        partitions.iter().filter(|partition| partition.leader() >= 0).count()
+        metadata
+            .topics()
+            .first()
+            .map_or(0, |topic| topic.partitions().iter().filter(|partition| partition.leader() >= 0).count())
     }
 
-    fn assign_all(&self, consumer: &BaseConsumer, topic: &str) -> i32 {
+    fn assign_all(&self, consumer: &BaseConsumer, topic: &str) {
         let partitions = i32::try_from(self.partitions(consumer, topic)).expect("few");
         let mut all = TopicPartitionList::new();
         for partition in 0..partitions {
             all.add_partition_offset(topic, partition, Offset::Beginning).expect("a valid offset");
         }
         consumer.assign(&all).expect("an assignment");
-        partitions
     }
 
-    #[allow(clippy::unused_self, reason = "reads as a question to the broker")]
     fn has_reached(&self, consumer: &BaseConsumer, topic: &str, ends: &[i64]) -> bool {
         let positions = consumer.position().expect("an assignment has positions");
         (0i32..).zip(ends).all(|(partition, end)| {
