@@ -183,7 +183,7 @@ mod tests {
         assert_eq!([1000, 2000, 5000].map(|n| allowed(n, 1.0)), [4, 12, 38]);
         assert_eq!([1000, 2000, 5000].map(|n| allowed(n, 4.0)), [3, 10, 34]);
         assert_eq!([1000, 2000, 5000].map(|n| allowed(n, 8.0)), [2, 9, 32]);
-        assert_eq!((least_audits(0.01, 0.05), least_audits(0.01, 0.0125)), (299, 436));
+        assert_eq!((least_audits(0.01, 0.05), least_audits(0.01, 0.0125)), (299, 437));
     }
 
     #[test]

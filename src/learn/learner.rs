@@ -257,6 +257,7 @@ impl Learner {
         self.nothing_pays = false;
         self.suspicion = 0;
         self.refresh_reference = false;
+        self.newest.fill(None);
         self.state = PolicyState::Alarm;
         self.publish(Vec::new(), Vec::new(), None)
     }
@@ -495,7 +496,8 @@ impl Learner {
             }
         }
         let seed = mix(self.config.seed.wrapping_add(self.versions + 1));
-        let training = Training::new(&self.plan, &self.config, train, tune, self.newest.clone(), seed)?;
+        let training = Training::new(&self.plan, &self.config, train, tune, self.newest.clone(), seed)?
+            .unlearning(self.last_trained == 0);
         Some(Pending {
             training,
             trained,

@@ -221,6 +221,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::learn::rng::Rng;
 
     fn loss(mlp: &Mlp, tape: &mut Tape, rows: usize) -> f32 {
         tape.run(mlp, rows)

@@ -37,6 +37,8 @@ pub(crate) struct Training {
     train: Vec<Arc<Sample>>,
     tune: Vec<Arc<Sample>>,
     start: Vec<Option<Head>>,
+    /// What the start heads know is wrong now: they need as many passes as new ones.
+    unlearn: bool,
     rng: Rng,
     done: Vec<Head>,
     current: Option<Fit>,
@@ -80,10 +82,17 @@ impl Training {
             train,
             tune,
             start,
+            unlearn: false,
             rng: Rng::new(seed),
             done: Vec::new(),
             current: None,
         })
+    }
+
+    /// The start heads come from a time whose promise broke.
+    pub(crate) fn unlearning(mut self, unlearn: bool) -> Self {
+        self.unlearn = unlearn;
+        self
     }
 
     /// The samples kept apart for temperatures and for the choice of exits.

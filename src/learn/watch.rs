@@ -16,7 +16,9 @@ pub(crate) struct Watch {
     limit: f64,
     bets: [f64; 4],
     sums: [f64; 4],
-    /// Per bet, where its present excursion began: the estimate of when the change happened.
+    /// Per bet, the logarithm of its best martingale over all starts (Page's CUSUM), and that start: the likeliest time
+    /// of the change.
+    excursions: [f64; 4],
     starts: [u64; 4],
     /// Audits and disagreements since the policy came into force.
     pub(crate) audits: u64,
@@ -35,6 +37,7 @@ impl Watch {
             limit: frames,
             bets,
             sums: [0.0; 4],
+            excursions: [0.0; 4],
             starts: [0; 4],
             audits: 0,
             disagreements: 0,
@@ -48,18 +51,24 @@ impl Watch {
         self.disagreements += u64::from(disagrees);
         let x = f64::from(u8::from(disagrees));
         let share = frames.max(1.0) / self.bets.len() as f64;
-        for ((sum, bet), start) in self.sums.iter_mut().zip(self.bets).zip(self.starts.iter_mut()) {
-            // Below its own start the past speaks for no change: the excursion begins here.
-            if *sum <= share {
-                *start = mark;
+        for (index, bet) in self.bets.into_iter().enumerate() {
+            let factor = 1.0 + bet * (x - self.epsilon);
+            self.sums[index] = (self.sums[index] + share) * factor;
+            if self.excursions[index] <= 0.0 {
+                self.excursions[index] = 0.0;
+                self.starts[index] = mark;
             }
-            *sum = (*sum + share) * (1.0 + bet * (x - self.epsilon));
+            self.excursions[index] += factor.ln();
         }
         let total: f64 = self.sums.iter().sum();
         if total < self.limit {
             return None;
         }
-        let strongest = self.sums.iter().zip(self.starts).max_by(|a, b| a.0.total_cmp(b.0));
+        let strongest = self
+            .excursions
+            .iter()
+            .zip(self.starts)
+            .max_by(|a, b| a.0.total_cmp(b.0));
         strongest.map(|(_, start)| start)
     }
 }

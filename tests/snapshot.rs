@@ -1,0 +1,260 @@
+//! Goal: nothing that arrives in the heads topic can be adopted unless every check passes, and the order of records does
+//! not matter. Method: real publications of a small learner, damaged in every way, and shuffled.
+
+mod learn_support;
+
+use learn_support::{World, costs, plan};
+use offramp::heads::snapshot::{RecordKind, peek, record_key};
+use offramp::heads::{Accepted, HmacKey, Registry, SnapshotRejection};
+use offramp::learn::{LearnConfig, Learner, Publication, Unpaced};
+use offramp::plan::{ExitId, Fingerprint, Plan};
+use proptest::prelude::*;
+
+type Record = (String, Vec<u8>);
+
+/// Publications of a learner that sees one world for a while; the first has heads.
+fn publications() -> &'static (Plan, Vec<Publication>) {
+    static ONCE: std::sync::OnceLock<(Plan, Vec<Publication>)> = std::sync::OnceLock::new();
+    ONCE.get_or_init(|| {
+        let mut world = World::new(11);
+        let plan = world.plan();
+        let config = LearnConfig {
+            hidden: 32,
+            epochs: 12,
+            first_training: 300,
+            young_training: 900,
+            ..LearnConfig::default()
+        };
+        let mut learner = Learner::new(&plan, costs(2), config);
+        let mut publications = Vec::new();
+        for position in 0..4000 {
+            learner
+                .observe(world.frame(0.0).sample(&plan, 1.0), position)
+                .expect("sound");
+            while let Some(publication) = learner.work(&mut Unpaced) {
+                publications.push(publication);
+            }
+        }
+        assert!(publications.len() >= 3, "{:?}", learner.status());
+        (plan, publications)
+    })
+}
+
+fn records(key: Option<&HmacKey>) -> Vec<Record> {
+    let (plan, publications) = publications();
+    publications
+        .iter()
+        .flat_map(|publication| publication.records(plan, key).expect("small"))
+        .collect()
+}
+
+fn reason(registry: &mut Registry, (key, value): &Record) -> &'static str {
+    match registry.accept(key.as_bytes(), Some(value)) {
+        Ok(_) => "accepted",
+        Err(rejection) => rejection.as_str(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn the_order_of_records_does_not_matter(seed in any::<u64>()) {
+        let (plan, publications) = publications();
+        // As many as a registry keeps: a compacted topic holds fewer.
+        let mut shuffled: Vec<Record> =
+            publications.iter().take(3).flat_map(|p| p.records(plan, None).expect("small")).collect();
+        let last = &publications[2];
+        let mut dice = learn_support::Dice(seed);
+        for end in (1..shuffled.len()).rev() {
+            shuffled.swap(end, dice.below(end + 1));
+        }
+        let mut registry = Registry::new(plan, None);
+        for (key, value) in &shuffled {
+            match registry.accept(key.as_bytes(), Some(value)) {
+                Ok(_) | Err(SnapshotRejection::Stale { .. }) => {}
+                Err(other) => prop_assert!(false, "{other}"),
+            }
+        }
+        prop_assert_eq!(registry.adopted().version(), last.sequence());
+        prop_assert_eq!(registry.adopted().exits(), last.set().exits());
+        for position in 0..last.set().exits().len() {
+            prop_assert_eq!(registry.adopted().head(position), last.set().head(position));
+            prop_assert_eq!(registry.adopted().threshold(position), last.set().threshold(position));
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_is_never_adopted(at in any::<prop::sample::Index>(), bit in 0u8..8, signed in any::<bool>()) {
+        let key = HmacKey::new(b"fleet".to_vec());
+        let key = signed.then_some(&key);
+        let (plan, _) = publications();
+        for (name, value) in records(key).into_iter().take(3) {
+            let mut broken = value.clone();
+            let index = at.index(broken.len());
+            broken[index] ^= 1 << bit;
+            let mut registry = Registry::new(plan, key.cloned());
+            let outcome = registry.accept(name.as_bytes(), Some(&broken));
+            // Unsigned, the sequence number and the signature flag are all that a checksum of the payload leaves open.
+            let header = !signed && (7..8).contains(&index) || !signed && (72..80).contains(&index);
+            prop_assert!(outcome.is_err() || header, "byte {} of {}", index, value.len());
+        }
+    }
+
+    #[test]
+    fn random_and_cut_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..400), cut in any::<prop::sample::Index>()) {
+        let (plan, _) = publications();
+        let mut registry = Registry::new(plan, None);
+        for (name, value) in records(None).into_iter().take(3) {
+            prop_assert!(registry.accept(name.as_bytes(), Some(&bytes)).is_err());
+            prop_assert!(registry.accept(name.as_bytes(), Some(&value[..cut.index(value.len())])).is_err());
+        }
+        let _ = peek(&bytes);
+    }
+}
+
+#[test]
+fn every_failed_check_has_its_word() {
+    let (plan, _) = publications();
+    let all = records(None);
+    let (head, policy) = (
+        &all[0],
+        all.iter()
+            .find(|record| record.0.ends_with("policy"))
+            .expect("a policy"),
+    );
+    let broken = |record: &Record, change: fn(&mut Vec<u8>)| {
+        let mut copy = record.clone();
+        change(&mut copy.1);
+        reason(&mut Registry::new(plan, None), &copy)
+    };
+    assert_eq!(broken(head, |_| {}), "accepted");
+    assert_eq!(broken(head, |v| v[0] = 0), "magic");
+    assert_eq!(broken(head, |v| v.truncate(40)), "magic");
+    assert_eq!(broken(head, |v| v[4] = 9), "version");
+    assert_eq!(broken(head, |v| v[10] ^= 1), "fingerprint");
+    assert_eq!(broken(head, |v| v[50] ^= 1), "fingerprint");
+    assert_eq!(broken(head, |v| *v.last_mut().expect("bytes") ^= 1), "checksum");
+    assert_eq!(broken(head, |v| v.resize(9 << 20, 0)), "size");
+    let swapped = (record_key(plan, RecordKind::Policy), head.1.clone());
+    assert_eq!(reason(&mut Registry::new(plan, None), &swapped), "fingerprint");
+    let elsewhere = (
+        record_key(
+            plan,
+            RecordKind::Head(ExitId(if head.0.ends_with('1') { 2 } else { 1 })),
+        ),
+        head.1.clone(),
+    );
+    assert_eq!(reason(&mut Registry::new(plan, None), &elsewhere), "fingerprint");
+    let unknown = (format!("{}/{}/exit/99", plan.backbone, plan.plan), head.1.clone());
+    assert_eq!(reason(&mut Registry::new(plan, None), &unknown), "key");
+    let signed_only = Registry::new(plan, Some(HmacKey::new(vec![1])));
+    assert_eq!(reason(&mut { signed_only }, policy), "signature");
+    let other_key = records(Some(&HmacKey::new(vec![2])));
+    assert_eq!(
+        reason(&mut Registry::new(plan, Some(HmacKey::new(vec![1]))), &other_key[0]),
+        "signature"
+    );
+    for word in [
+        "magic",
+        "version",
+        "fingerprint",
+        "checksum",
+        "size",
+        "key",
+        "signature",
+    ] {
+        assert!(SnapshotRejection::REASONS.contains(&word));
+    }
+}
+
+#[test]
+fn heads_of_another_shape_or_model_are_never_adopted() {
+    let (ours, _) = publications();
+    let other = Plan {
+        backbone: Fingerprint([8; 32]),
+        ..ours.clone()
+    };
+    let wider = plan(&[12, 17], 4);
+    let mut registry = Registry::new(&other, None);
+    let mut wide = Registry::new(&wider, None);
+    let mut refused = 0;
+    for (key, value) in records(None) {
+        assert!(matches!(
+            registry.accept(key.as_bytes(), Some(&value)),
+            Ok(Accepted::Foreign)
+        ));
+        refused += u32::from(
+            wide.accept(key.as_bytes(), Some(&value))
+                .is_err_and(|why| why.as_str() == "shape"),
+        );
+    }
+    assert!(refused > 0);
+}
+
+#[test]
+fn older_policies_are_stale_and_tombstones_retire() {
+    let (plan, publications) = publications();
+    let mut registry = Registry::new(plan, None);
+    for record in records(None) {
+        assert_ne!(reason(&mut registry, &record), "payload");
+    }
+    assert_eq!(
+        registry.adopted().version(),
+        publications.last().expect("some").sequence()
+    );
+    assert_eq!(registry.high_water(), registry.adopted().version());
+    let first = publications[0]
+        .records(plan, None)
+        .expect("small")
+        .pop()
+        .expect("a policy");
+    assert_eq!(reason(&mut registry, &first), "stale");
+    let exit = registry.adopted().exits()[0];
+    let key = record_key(plan, RecordKind::Head(exit));
+    let Ok(Accepted::Adopt(set)) = registry.accept(key.as_bytes(), None) else {
+        panic!("a retired head ends the policy")
+    };
+    assert!(set.exits().is_empty() && (set.audit_rate() - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn a_head_for_a_thousand_classes_stays_below_a_megabyte() {
+    let classes = 1000usize;
+    let plan = plan(&[1024], classes);
+    let config = LearnConfig {
+        epochs: 1,
+        first_training: 2000,
+        class_audits_min: 1,
+        ..LearnConfig::default()
+    };
+    let mut learner = Learner::new(&plan, costs(1), config);
+    let mut world = World {
+        widths: vec![1024],
+        classes,
+        noise: vec![0.1],
+        hard: 0.0,
+        dice: learn_support::Dice(5),
+    };
+    let mut certified = None;
+    for position in 0..3000 {
+        let mut frame = world.frame(0.0);
+        // Every class once at least, so that the head has all of them.
+        if (position as usize) < classes {
+            frame.probabilities.fill(0.0);
+            frame.probabilities[position as usize] = 1.0;
+        }
+        learner.observe(frame.sample(&plan, 1.0), position).expect("sound");
+        if let Some(publication) = learner.work(&mut Unpaced) {
+            certified = Some(publication);
+        }
+    }
+    // Whether or not such a head certifies, its size is known from its shape.
+    if let Some(publication) = certified {
+        for (_, value) in publication.records(&plan, None).expect("fits") {
+            assert!(value.len() < 1_000_000, "{} bytes", value.len());
+        }
+    }
+    let shape_bytes = 1024 * 128 * 2 + 128 * 1001 * 2 + 1024 * 8 + 1001 * 8 + 128 * 4 + 200;
+    assert!(shape_bytes < 1_000_000);
+}
