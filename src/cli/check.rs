@@ -45,7 +45,7 @@ fn failed(what: &str, key: &str, reason: String, problems: &mut Vec<Problem>) {
 
 fn check_model(config: &Config, problems: &mut Vec<Problem>) {
     match runtime::init() {
-        Ok(info) => passed("runtime", &format!("ONNX Runtime {} at {}", info.version, info.path.display())),
+        Ok(info) => passed("runtime", &format!("ONNX Runtime {} at {}", info.build, info.path.display())),
         Err(error) => return failed("runtime", "ONNX Runtime", error.to_string(), problems),
     }
     let path = super::locate(&config.model);

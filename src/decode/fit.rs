@@ -1,7 +1,8 @@
 //! 8-bit pixels of any size to one row of backbone input: resize, channel order, layout, scale. Pure.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
 use super::Shape;
 use super::picture::{luma, sized};
@@ -127,33 +128,35 @@ fn resize(
     (pixels, from): (&[u8], Shape),
     (out, to): (&mut [u8], Shape),
 ) -> Result<(), Rejection> {
-    let kind = if from.channels == 1 {
-        PixelType::U8
+    if from.channels == 1 {
+        resize_as::<U8>(resizer, rule, (pixels, from), (out, to))
     } else {
-        PixelType::U8x3
-    };
+        resize_as::<U8x3>(resizer, rule, (pixels, from), (out, to))
+    }
+}
+
+/// For one kind of pixel: the library's untyped call would compile its kernels for all twenty, minutes of build.
+fn resize_as<P: PixelTrait>(
+    resizer: &mut Resizer,
+    rule: Resize,
+    (pixels, from): (&[u8], Shape),
+    (out, to): (&mut [u8], Shape),
+) -> Result<(), Rejection> {
     let fault = |error: &dyn std::fmt::Display| {
         let Shape { width, height, .. } = from;
-        Rejection::new(
-            RejectReason::Corrupt,
-            format!("{width} x {height} pixels cannot be resized: {error}"),
-        )
+        Rejection::new(RejectReason::Corrupt, format!("{width} x {height} pixels cannot be resized: {error}"))
     };
     let side = |length: usize| u32::try_from(length).map_err(|error| fault(&error));
-    let source = ImageRef::new(side(from.width)?, side(from.height)?, pixels, kind).map_err(|error| fault(&error))?;
-    let mut target =
-        Image::from_slice_u8(side(to.width)?, side(to.height)?, out, kind).map_err(|error| fault(&error))?;
-    let options = ResizeOptions::new()
-        .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
-        .use_alpha(false);
-    let options = if rule == Resize::Crop {
-        options.fit_into_destination(Some((0.5, 0.5)))
-    } else {
-        options
-    };
-    resizer
-        .resize(&source, &mut target, &options)
-        .map_err(|error| fault(&error))
+    let source = TypedImageRef::<P>::from_buffer(side(from.width)?, side(from.height)?, pixels);
+    let source = source.map_err(|error| fault(&error))?;
+    let target = TypedImage::<P>::from_buffer(side(to.width)?, side(to.height)?, out);
+    let mut target = target.map_err(|error| fault(&error))?;
+    let bilinear = ResizeAlg::Convolution(FilterType::Bilinear);
+    let mut options = ResizeOptions::new().resize_alg(bilinear).use_alpha(false);
+    if rule == Resize::Crop {
+        options = options.fit_into_destination(Some((0.5, 0.5)));
+    }
+    resizer.resize_typed::<P>(&source, &mut target, &options).map_err(|error| fault(&error))
 }
 
 fn blit_centred(pixels: &[u8], inner: Shape, canvas: &mut [u8], outer: Shape) {

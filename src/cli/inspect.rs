@@ -1,0 +1,3 @@
+//! stub
+#[derive(Debug, clap::Args)] pub struct InspectArgs {}
+pub fn run(_: InspectArgs) -> anyhow::Result<()> { todo!() }
