@@ -1,1 +1,288 @@
-//! backbone
+//! 4 · The backbone: the user's ONNX model, read, cut where it can be left, and run.
+//!
+//! `manifest` and `model` read files; `probe` asks ONNX Runtime for shapes; `graph`, `cuts`, `flops`, `pool` and `split`
+//! are pure; `session` and `runtime` alone use `ort`. Knows nothing of Kafka, of heads or of policies.
+
+mod chain;
+mod cuts;
+mod flops;
+mod graph;
+mod manifest;
+mod measure;
+mod model;
+mod onnx;
+mod pool;
+mod prepare;
+mod probe;
+pub mod runtime;
+mod session;
+mod split;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use prost::Message;
+
+pub use chain::{Audited, Chain};
+pub use measure::Timing;
+
+use crate::cascade::EngineError;
+use crate::frame::InputSpec;
+use crate::plan::{CostTable, ExitId, ExitPoint, Fingerprint, Plan};
+use chain::{Frames, Probabilities, Stage};
+use manifest::Manifest;
+use model::ModelFile;
+use prepare::{Candidate, Prepared};
+use session::{Level, Session, SessionError};
+
+/// Hidden units of a head, for its FLOPs.
+const HIDDEN: u64 = 128;
+
+/// How to load a backbone.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Threads within one operator, per lane.
+    pub intra_threads: usize,
+    /// Most candidate exits, at most eight.
+    pub max_candidates: usize,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { intra_threads: 1, max_candidates: 8 }
+    }
+}
+
+/// Why a backbone cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BackboneError {
+    /// ONNX Runtime's library is missing or too old.
+    #[error(transparent)]
+    Runtime(#[from] runtime::RuntimeError),
+    /// A file cannot be read.
+    #[error("{}: {reason}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        reason: String,
+    },
+    /// The manifest is wrong; every problem is listed.
+    #[error("{}:\n  {problems}", path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// One per line.
+        problems: String,
+    },
+    /// The model is broken or of a kind that cannot be served.
+    #[error("{}: {reason}", path.display())]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what helps.
+        reason: String,
+    },
+    /// A cut was asked for that the plan does not have.
+    #[error("exits {asked:?} are not in ascending order among the plan's {candidates} candidates")]
+    Exits {
+        /// What was asked for.
+        asked: Vec<ExitId>,
+        /// How many there are.
+        candidates: usize,
+    },
+    /// A part of the model cannot be loaded.
+    #[error("segment {segment} cannot be loaded: {reason}")]
+    Segment {
+        /// Which, 0 based.
+        segment: usize,
+        /// The runtime's own words.
+        reason: String,
+    },
+    /// A run failed while measuring.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl BackboneError {
+    fn read(path: &Path, error: &std::io::Error) -> Self {
+        Self::Read { path: path.to_owned(), reason: error.to_string() }
+    }
+
+    fn model(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Model { path: path.to_owned(), reason: reason.into() }
+    }
+
+    fn segment(segment: usize, error: SessionError) -> Self {
+        match error {
+            SessionError::Runtime(error) => Self::Runtime(error),
+            error @ SessionError::Ort(_) => Self::Segment { segment, reason: error.to_string() },
+        }
+    }
+}
+
+/// A loaded model with its plan; shared by all lanes.
+#[derive(Debug)]
+pub struct Backbone {
+    plan: Arc<Plan>,
+    prepared: Prepared,
+    options: LoadOptions,
+}
+
+impl Backbone {
+    /// Loads the model at `path`: a folder with a `model.toml`, such a file, or a bare `.onnx`.
+    ///
+    /// # Errors
+    /// When ONNX Runtime is missing, a file cannot be read, the manifest or the model is wrong, or the model is no image
+    /// classifier. A model without usable cut points is no error: its plan has no candidates.
+    pub fn load(path: &Path, options: &LoadOptions) -> Result<Self, BackboneError> {
+        runtime::init()?;
+        let manifest = Manifest::read(path)?;
+        let file = ModelFile::read(&manifest.model)?;
+        let graph = file.model.graph.as_ref();
+        let input = graph.ok_or_else(|| "holds no graph".to_owned()).and_then(model::image_input);
+        let input = input.map_err(|reason| BackboneError::model(&manifest.model, reason))?;
+        let spec = manifest.input_spec(&input)?;
+        let prepared = prepare::prepare(file.model, &input, &spec, &manifest, options)?;
+        let labels = manifest.class_labels(prepared.classes)?;
+        let plan = plan(file.fingerprint, spec, labels, &prepared);
+        if plan.candidates.is_empty() {
+            tracing::warn!(model = %manifest.model.display(), "no usable cut points: the model runs whole");
+        }
+        if !prepared.batches {
+            tracing::warn!(model = %manifest.model.display(), "the graph takes one frame at a time");
+        }
+        tracing::info!(
+            model = %manifest.model.display(),
+            cut_points = prepared.points.len(),
+            candidates = plan.candidates.len(),
+            mflops = plan.flops / 1_000_000,
+            "backbone loaded"
+        );
+        Ok(Self { plan: Arc::new(plan), prepared, options: options.clone() })
+    }
+
+    /// What serving and learning must know of it.
+    #[must_use]
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The backbone cut at `exits` (ascending); without exits the uncut model.
+    ///
+    /// # Errors
+    /// When an exit is unknown or a segment cannot be loaded.
+    pub fn chain(&self, exits: &[ExitId]) -> Result<Chain, BackboneError> {
+        let cuts = self.candidates(exits)?;
+        let mut stages = Vec::with_capacity(cuts.len() + 1);
+        let mut start = &self.prepared.input;
+        for (segment, cut) in cuts.iter().enumerate() {
+            let ends = [cut.port.tensor.as_str(), cut.pooling.output.as_str()];
+            stages.push(self.stage(segment, start, &ends, std::slice::from_ref(cut), cut.pooling.width)?);
+            start = &cut.port;
+        }
+        stages.push(self.stage(cuts.len(), start, &[&self.prepared.scores], &[], self.plan.classes())?);
+        Ok(Chain {
+            exits: exits.to_vec(),
+            stages,
+            frames: Frames::new(self.plan.input.len()),
+            scores: Probabilities::new(self.plan.classes(), self.prepared.meaning),
+        })
+    }
+
+    /// The whole model with the pooled features of every candidate.
+    ///
+    /// # Errors
+    /// When the model cannot be loaded.
+    pub fn auditor(&self) -> Result<Audited, BackboneError> {
+        let candidates: Vec<&Candidate> = self.prepared.candidates.iter().collect();
+        let mut ends = vec![self.prepared.scores.as_str()];
+        ends.extend(candidates.iter().map(|candidate| candidate.pooling.output.as_str()));
+        let session = self.session(0, &self.prepared.input, &ends, &candidates)?;
+        Ok(Audited {
+            session,
+            dims: self.prepared.input.dims.clone(),
+            made: Vec::new(),
+            frames: Frames::new(self.plan.input.len()),
+            scores: Probabilities::new(self.plan.classes(), self.prepared.meaning),
+        })
+    }
+
+    /// What the parts cost on this machine per frame at that batch size: medians, cut and uncut model in turns.
+    ///
+    /// # Errors
+    /// When a part cannot be loaded or run.
+    pub fn measure(&self, batch: usize) -> Result<CostTable, BackboneError> {
+        measure::costs(self, batch)
+    }
+
+    /// Times the backbone cut at `exits` against the uncut one.
+    ///
+    /// # Errors
+    /// As [`Backbone::measure`].
+    pub fn time(&self, exits: &[ExitId], batch: usize) -> Result<Timing, BackboneError> {
+        measure::time(self, exits, batch)
+    }
+
+    /// Elements per row of each candidate's cut tensor.
+    #[allow(clippy::cast_precision_loss, reason = "tensor sizes")]
+    fn cut_sizes(&self) -> Vec<f64> {
+        self.prepared.candidates.iter().map(|candidate| candidate.port.row() as f64).collect()
+    }
+
+    fn candidates(&self, exits: &[ExitId]) -> Result<Vec<&Candidate>, BackboneError> {
+        let unknown = || BackboneError::Exits { asked: exits.to_vec(), candidates: self.prepared.candidates.len() };
+        if !exits.is_sorted_by(|a, b| a < b) {
+            return Err(unknown());
+        }
+        let find = |exit: &ExitId| usize::from(exit.0).checked_sub(1).and_then(|at| self.prepared.candidates.get(at));
+        exits.iter().map(|exit| find(exit).ok_or_else(unknown)).collect()
+    }
+
+    fn stage(
+        &self,
+        segment: usize,
+        start: &split::Port,
+        ends: &[&str],
+        pooled: &[&Candidate],
+        width: usize,
+    ) -> Result<Stage, BackboneError> {
+        Ok(Stage::new(self.session(segment, start, ends, pooled)?, start.dims.clone(), width))
+    }
+
+    fn session(
+        &self,
+        segment: usize,
+        start: &split::Port,
+        ends: &[&str],
+        pooled: &[&Candidate],
+    ) -> Result<Session, BackboneError> {
+        let mut model = self.prepared.model.clone();
+        split::add_features(&mut model, pooled.iter().map(|candidate| &candidate.pooling));
+        let part = split::extract(&model, &self.prepared.input.tensor, start, ends)
+            .map_err(|reason| BackboneError::Segment { segment, reason })?;
+        Session::load(&part.encode_to_vec(), Level::All, self.options.intra_threads, None)
+            .map_err(|error| BackboneError::segment(segment, error))
+    }
+}
+
+fn plan(backbone: Fingerprint, input: InputSpec, labels: Vec<String>, prepared: &Prepared) -> Plan {
+    let classes = labels.len() as u64;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(format!("{input:?} {classes}").as_bytes());
+    let mut candidates = Vec::new();
+    for (index, candidate) in prepared.candidates.iter().enumerate() {
+        let width = candidate.pooling.width;
+        // Lengths first: no two lists of names may read the same.
+        hasher.update(format!(" {} {} {width}", candidate.port.tensor.len(), candidate.port.tensor).as_bytes());
+        candidates.push(ExitPoint {
+            exit: ExitId::from_index(index),
+            tensor: candidate.port.tensor.clone(),
+            flops_fraction: candidate.fraction,
+            feature_width: width,
+            head_flops: 2 * width as u64 + 2 * width as u64 * HIDDEN + 2 * HIDDEN * classes + 4 * classes,
+        });
+    }
+    let plan = Fingerprint(*hasher.finalize().as_bytes());
+    Plan { backbone, plan, input, labels, candidates, flops: prepared.flops }
+}

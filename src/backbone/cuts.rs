@@ -1,0 +1,131 @@
+//! Which tensors a backbone may be cut at, and which of them are worth a head. Pure.
+
+use super::flops::node_flops;
+use super::graph::{Class, Graph};
+use super::onnx::{GraphProto, NodeProto};
+use super::probe::Facts;
+use super::split::Port;
+
+/// An exit below this share of the FLOPs sees next to nothing.
+const FRACTION_MIN: f64 = 0.01;
+/// An exit above this share saves next to nothing.
+const FRACTION_MAX: f64 = 0.95;
+/// How much a doubling of the tensor's size weighs against distance from the even spread, in units of the spacing: big
+/// tensors cost more to hand over and their features are nearer to pixels.
+const SIZE_WEIGHT: f64 = 0.1;
+
+/// A tensor that everything passes through.
+#[derive(Debug, Clone)]
+pub(super) struct CutPoint {
+    pub(super) port: Port,
+    /// The operator that makes it.
+    pub(super) op: String,
+    /// Share of the FLOPs spent up to and including it.
+    pub(super) fraction: f64,
+}
+
+/// A graph's cut points in order, and its FLOPs for one frame.
+pub(super) fn cut_points(
+    proto: &GraphProto,
+    input: &str,
+    output: &str,
+    facts: &Facts,
+) -> Result<(Vec<CutPoint>, u64), String> {
+    let graph = Graph::new(proto, input)?;
+    let sizes = Sizes::new(proto, facts);
+    let flops = |ends: &[&str]| -> u64 {
+        let nodes = graph.between(&[], ends).into_iter();
+        nodes.filter(|node| node.makes().any(|name| graph.class(name) == Class::Data)).map(|node| sizes.flops(node)).sum()
+    };
+    let total = flops(&[output]);
+    let usable = |tensor: &&str| {
+        let seen = facts.seen.get(*tensor)?;
+        let dims = seen.row_dims()?.to_vec();
+        let port = Port { tensor: (*tensor).to_owned(), element: seen.element, dims };
+        carried(port.element).then_some(port)
+    };
+    let passes: Vec<Port> = graph.passes(output).iter().filter_map(usable).collect();
+    let mut points = Vec::new();
+    for (at, port) in passes.iter().enumerate() {
+        if passes.get(at + 1).is_some_and(|next| belongs_behind(&graph, port, next)) {
+            continue;
+        }
+        #[allow(clippy::cast_precision_loss, reason = "a share; FLOPs lie far below 2^52")]
+        let fraction = flops(&[&port.tensor]) as f64 / total.max(1) as f64;
+        let op = graph.maker(&port.tensor).map_or_else(String::new, |node| node.op_type().to_owned());
+        points.push(CutPoint { port: port.clone(), op, fraction });
+    }
+    Ok((points, total))
+}
+
+/// Positions of at most `count` of the points, spread evenly in FLOPs.
+pub(super) fn spread(points: &[CutPoint], count: usize, usable: impl Fn(&CutPoint) -> bool) -> Vec<usize> {
+    let in_range = |point: &CutPoint| (FRACTION_MIN..=FRACTION_MAX).contains(&point.fraction);
+    let mut open: Vec<(usize, &CutPoint)> =
+        points.iter().enumerate().filter(|(_, point)| in_range(point) && usable(point)).collect();
+    if open.len() <= count {
+        return open.into_iter().map(|(at, _)| at).collect();
+    }
+    let smallest = open.iter().map(|(_, point)| point.port.row()).min().unwrap_or(1).max(1);
+    #[allow(clippy::cast_precision_loss, reason = "small counts and sizes")]
+    let (spacing, smallest) = (1.0 / (count + 1) as f64, smallest as f64);
+    let mut chosen = Vec::new();
+    let mut target = spacing;
+    for _ in 0..count {
+        #[allow(clippy::cast_precision_loss, reason = "tensor sizes")]
+        let score = |point: &CutPoint| {
+            (point.fraction - target).abs() / spacing + SIZE_WEIGHT * (point.port.row() as f64 / smallest).log2()
+        };
+        let best = open.iter().enumerate().min_by(|(_, (_, a)), (_, (_, b))| score(a).total_cmp(&score(b)));
+        let Some(best) = best.map(|(position, _)| position) else { break };
+        chosen.push(open.remove(best).0);
+        target += spacing;
+    }
+    chosen.sort_unstable();
+    chosen
+}
+
+/// Element types that rows can be carried in: f32, f16, u8, i8.
+fn carried(element: i32) -> bool {
+    use super::onnx::DataType::{Float, Float16, Int8, Uint8};
+    [Float, Float16, Uint8, Int8].iter().any(|&kind| kind as i32 == element)
+}
+
+/// Whether only light work lies between two neighbouring cut points of one size: then the second is the better place. A
+/// cut in front of an activation or a normalisation would keep the runtime from fusing it into what comes before.
+fn belongs_behind(graph: &Graph<'_>, port: &Port, next: &Port) -> bool {
+    port.row() == next.row()
+        && graph
+            .between(&[&port.tensor], &[&next.tensor])
+            .iter()
+            .filter(|node| node.makes().any(|name| graph.class(name) == Class::Data))
+            .all(|node| light(node))
+}
+
+fn light(node: &NodeProto) -> bool {
+    matches!(
+        node.op_type(),
+        "Relu" | "LeakyRelu" | "PRelu" | "Elu" | "Selu" | "Celu" | "Clip" | "Sigmoid" | "HardSigmoid" | "HardSwish"
+            | "Swish" | "Mish" | "Softplus" | "Softsign" | "Tanh" | "Gelu" | "Erf" | "BatchNormalization" | "Identity"
+            | "Dropout" | "Cast" | "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Sqrt" | "Min" | "Max" | "Reshape"
+            | "Flatten" | "Squeeze" | "Unsqueeze" | "Transpose" | "QuantizeLinear" | "DequantizeLinear"
+    )
+}
+
+/// Shapes of everything a node may read: tensors as seen when probing, weights as declared.
+struct Sizes<'a> {
+    facts: &'a Facts,
+    weights: std::collections::HashMap<&'a str, Vec<usize>>,
+}
+
+impl<'a> Sizes<'a> {
+    fn new(proto: &'a GraphProto, facts: &'a Facts) -> Self {
+        let dims = |dims: &[i64]| dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect();
+        let weights = proto.initializer.iter().map(|tensor| (tensor.name(), dims(&tensor.dims))).collect();
+        Self { facts, weights }
+    }
+
+    fn flops(&self, node: &NodeProto) -> u64 {
+        node_flops(node, &|name| self.weights.get(name).map(Vec::as_slice).or_else(|| self.facts.shape(name)))
+    }
+}

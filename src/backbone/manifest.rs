@@ -1,0 +1,252 @@
+//! `model.toml`: what offramp must know about a model that its file does not say. Unknown keys are refused and all
+//! problems are told at once. Defaults come from the graph.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use super::BackboneError;
+use super::model::GraphInput;
+use crate::frame::{Channels, InputSpec, Layout, Resize};
+
+/// File name looked for in a model's folder.
+const FILE: &str = "model.toml";
+/// 1 / 255: bytes to the unit range.
+const SCALE: f32 = 1.0 / 255.0;
+/// A picture side that no classifier exceeds; keeps a foreign manifest from asking for all memory.
+const SIDE_MAX: i64 = 8192;
+
+/// What the model's output means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scores {
+    /// Softmax is still to be applied.
+    Logits,
+    /// They are probabilities already.
+    Probabilities,
+}
+
+/// The manifest as typed; `None` means: as the graph says.
+#[derive(Debug, Default)]
+pub(super) struct Manifest {
+    pub(super) model: PathBuf,
+    pub(super) scores: Option<Scores>,
+    pub(super) labels: Option<Vec<String>>,
+    width: Option<i64>,
+    height: Option<i64>,
+    channels: Option<Channels>,
+    layout: Option<Layout>,
+    scale: Option<f32>,
+    mean: Option<Vec<f32>>,
+    std: Option<Vec<f32>>,
+    resize: Option<Resize>,
+    /// Where it was read, for messages.
+    source: PathBuf,
+}
+
+impl Manifest {
+    /// Reads the manifest at `path`: a folder that holds one, such a file, or a bare `.onnx`.
+    ///
+    /// # Errors
+    /// A missing file, bad TOML, or the list of everything that is wrong in it.
+    pub(super) fn read(path: &Path) -> Result<Self, BackboneError> {
+        let source = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
+        if source.extension().is_some_and(|extension| extension == "onnx") {
+            return Ok(Self { model: source.clone(), source, ..Self::default() });
+        }
+        let text = fs::read_to_string(&source).map_err(|error| BackboneError::read(&source, &error))?;
+        let folder = source.parent().unwrap_or(Path::new("."));
+        Self::parse(&text, folder, &source)
+            .map_err(|problems| BackboneError::Manifest { path: source.clone(), problems: problems.join("\n  ") })
+    }
+
+    fn parse(text: &str, folder: &Path, source: &Path) -> Result<Self, Vec<String>> {
+        let table: Table = text.parse().map_err(|error: toml::de::Error| vec![error.to_string()])?;
+        let mut problems = Vec::new();
+        for key in table.keys().filter(|key| !matches!(key.as_str(), "model" | "input")) {
+            problems.push(format!("unknown section [{key}]; known: model, input"));
+        }
+        let mut model = Section::of(&table, "model", &mut problems);
+        let file = model.text("file");
+        let scores = model.word("output", &[("logits", Scores::Logits), ("probabilities", Scores::Probabilities)]);
+        let labels = model.text("labels");
+        model.finish();
+        let mut input = Section::of(&table, "input", &mut problems);
+        let mut manifest = Self {
+            model: folder.join(file.as_deref().unwrap_or("backbone.onnx")),
+            scores,
+            labels: None,
+            width: input.side("width"),
+            height: input.side("height"),
+            channels: input.word("channels", &[("gray", Channels::Gray), ("rgb", Channels::Rgb), ("bgr", Channels::Bgr)]),
+            layout: input.word("layout", &[("nchw", Layout::Nchw), ("nhwc", Layout::Nhwc)]),
+            scale: input.number("scale"),
+            mean: input.numbers("mean"),
+            std: input.numbers("std"),
+            resize: input.word(
+                "resize",
+                &[("stretch", Resize::Stretch), ("crop", Resize::Crop), ("letterbox", Resize::Letterbox)],
+            ),
+            source: source.to_owned(),
+        };
+        input.finish();
+        if manifest.std.as_ref().is_some_and(|std| std.contains(&0.0)) {
+            problems.push("input.std: holds a zero, it is divided by".to_owned());
+        }
+        if let Some(name) = labels {
+            let path = folder.join(name);
+            match fs::read_to_string(&path) {
+                Ok(text) => manifest.labels = Some(text.lines().map(|line| line.trim().to_owned()).collect()),
+                Err(error) => problems.push(format!("model.labels: {}: {error}", path.display())),
+            }
+        }
+        if problems.is_empty() { Ok(manifest) } else { Err(problems) }
+    }
+
+    /// Lays the manifest over what the graph's input says.
+    ///
+    /// # Errors
+    /// The list of contradictions and of what neither says.
+    pub(super) fn input_spec(&self, graph: &GraphInput) -> Result<InputSpec, BackboneError> {
+        let mut problems = Vec::new();
+        let dim = |at: usize| graph.dims.get(at).copied().flatten();
+        let layout = self.layout.unwrap_or_else(|| {
+            let planes = matches!(dim(1), Some(1 | 3)) || !matches!(dim(3), Some(1 | 3));
+            if planes { Layout::Nchw } else { Layout::Nhwc }
+        });
+        let [channel_at, height_at, width_at] = match layout {
+            Layout::Nchw => [1, 2, 3],
+            Layout::Nhwc => [3, 1, 2],
+        };
+        let channels = self.channels.unwrap_or(match dim(channel_at) {
+            Some(1) => Channels::Gray,
+            _ => Channels::Rgb,
+        });
+        if let Some(found) = dim(channel_at).filter(|&found| usize::try_from(found) != Ok(channels.count())) {
+            problems.push(format!(
+                "input.channels: the graph's input \"{}\" has {found} channels, {} are fed",
+                graph.name,
+                channels.count()
+            ));
+        }
+        let mut side = |key: &str, typed: Option<i64>, at: usize| match (typed, dim(at)) {
+            (Some(typed), Some(found)) if typed != found => {
+                problems.push(format!("input.{key} = {typed}, but the graph's input \"{}\" has {found}", graph.name));
+                0
+            }
+            (Some(side), _) | (None, Some(side)) if (1..=SIDE_MAX).contains(&side) => usize::try_from(side).unwrap_or(0),
+            (None, None) => {
+                problems.push(format!("input.{key} is free in the graph: set it in {FILE}"));
+                0
+            }
+            (_, side) => {
+                problems.push(format!("input.{key}: {} is out of 1 to {SIDE_MAX}", side.unwrap_or_default()));
+                0
+            }
+        };
+        let (height, width) = (side("height", self.height, height_at), side("width", self.width, width_at));
+        let mut per_channel = |key: &str, typed: &Option<Vec<f32>>, default: f32| match typed.as_deref() {
+            None => vec![default; channels.count()],
+            Some([all]) => vec![*all; channels.count()],
+            Some(list) => {
+                if list.len() != channels.count() {
+                    problems.push(format!("input.{key}: {} values for {} channels", list.len(), channels.count()));
+                }
+                list.to_vec()
+            }
+        };
+        let (mean, std) = (per_channel("mean", &self.mean, 0.0), per_channel("std", &self.std, 1.0));
+        if !problems.is_empty() {
+            return Err(BackboneError::Manifest { path: self.source.clone(), problems: problems.join("\n  ") });
+        }
+        let (scale, resize) = (self.scale.unwrap_or(SCALE), self.resize.unwrap_or(Resize::Stretch));
+        Ok(InputSpec { width, height, channels, layout, scale, mean, std, resize })
+    }
+
+    /// The labels for so many classes: as given, or `class-0` and on.
+    ///
+    /// # Errors
+    /// When a given list has another length.
+    pub(super) fn class_labels(&self, classes: usize) -> Result<Vec<String>, BackboneError> {
+        match &self.labels {
+            None => Ok((0..classes).map(|class| format!("class-{class}")).collect()),
+            Some(labels) if labels.len() == classes => Ok(labels.clone()),
+            Some(labels) => Err(BackboneError::Manifest {
+                path: self.source.clone(),
+                problems: format!("model.labels: {} lines, but the model has {classes} classes", labels.len()),
+            }),
+        }
+    }
+}
+
+/// One section being read: every key is taken once, what is left over is unknown.
+struct Section<'p> {
+    name: &'static str,
+    table: Table,
+    known: Vec<&'static str>,
+    problems: &'p mut Vec<String>,
+}
+
+impl<'p> Section<'p> {
+    fn of(table: &Table, name: &'static str, problems: &'p mut Vec<String>) -> Self {
+        let section = match table.get(name) {
+            None => Table::new(),
+            Some(Value::Table(section)) => section.clone(),
+            Some(_) => {
+                problems.push(format!("{name} must be a section, [{name}]"));
+                Table::new()
+            }
+        };
+        Self { name, table: section, known: Vec::new(), problems }
+    }
+
+    fn take<T>(&mut self, key: &'static str, what: &str, read: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
+        self.known.push(key);
+        let value = self.table.remove(key)?;
+        let found = read(&value);
+        if found.is_none() {
+            self.problems.push(format!("{}.{key} = {value}: must be {what}", self.name));
+        }
+        found
+    }
+
+    fn text(&mut self, key: &'static str) -> Option<String> {
+        self.take(key, "a file name", |value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned))
+    }
+
+    fn word<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
+        let list = words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ");
+        self.take(key, &list, |value| {
+            let text = value.as_str()?;
+            words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning)
+        })
+    }
+
+    fn side(&mut self, key: &'static str) -> Option<i64> {
+        let what = format!("a number of pixels, 1 to {SIDE_MAX}");
+        self.take(key, &what, |value| value.as_integer().filter(|side| (1..=SIDE_MAX).contains(side)))
+    }
+
+    fn number(&mut self, key: &'static str) -> Option<f32> {
+        self.take(key, "a finite number", number)
+    }
+
+    fn numbers(&mut self, key: &'static str) -> Option<Vec<f32>> {
+        self.take(key, "a list of finite numbers, one per channel", |value| match value {
+            Value::Array(list) if !list.is_empty() => list.iter().map(number).collect(),
+            _ => None,
+        })
+    }
+
+    fn finish(self) {
+        for key in self.table.keys() {
+            self.problems.push(format!("unknown key {}.{key}; known: {}", self.name, self.known.join(", ")));
+        }
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "pixel maths is in f32")]
+fn number(value: &Value) -> Option<f32> {
+    let number = value.as_float().or_else(|| value.as_integer().map(|integer| integer as f64))?;
+    Some(number as f32).filter(|number| number.is_finite())
+}

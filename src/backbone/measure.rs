@@ -1,0 +1,116 @@
+//! What the parts of a backbone cost on this machine: medians, the cut and the uncut model in turns.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use super::probe::noise;
+use super::{Backbone, BackboneError};
+use crate::cascade::Segments;
+use crate::plan::{CostTable, ExitId};
+
+/// Rounds of which the median is taken: at least, at most, and as long as there is time.
+const ROUNDS_MIN: usize = 7;
+const ROUNDS_MAX: usize = 60;
+const BUDGET: Duration = Duration::from_millis(600);
+/// Hidden units of a head.
+const HIDDEN: usize = 128;
+
+/// Milliseconds per frame of a chain's segments and of the uncut model, timed in turns.
+#[derive(Debug, Clone)]
+pub struct Timing {
+    /// Per segment, in order.
+    pub segments_ms: Vec<f64>,
+    /// The uncut model.
+    pub whole_ms: f64,
+    /// Median of the chain's time over the uncut model's, round by round.
+    pub ratio: f64,
+}
+
+/// Times the backbone cut at `exits` against the uncut one, at one batch size.
+pub(super) fn time(backbone: &Backbone, exits: &[ExitId], batch: usize) -> Result<Timing, BackboneError> {
+    let batch = batch.max(1);
+    let (mut cut, mut whole) = (backbone.chain(exits)?, backbone.chain(&[])?);
+    let frames = noise(batch * backbone.plan().input.len());
+    cut.load(batch).copy_from_slice(&frames);
+    whole.load(batch).copy_from_slice(&frames);
+    let mut segments: Vec<Vec<f64>> = vec![Vec::new(); exits.len() + 1];
+    let (mut wholes, mut ratios) = (Vec::new(), Vec::new());
+    let began = Instant::now();
+    // The first round warms caches and arenas and is thrown away.
+    for round in 0..=ROUNDS_MAX {
+        if round > ROUNDS_MIN && began.elapsed() > BUDGET {
+            break;
+        }
+        let mut sum = 0.0;
+        let mut times = Vec::with_capacity(segments.len());
+        for segment in 0..segments.len() {
+            let ms = timed(|| cut.run(segment, batch).map(drop)).map_err(BackboneError::Engine)?;
+            sum += ms;
+            times.push(ms);
+        }
+        let ms = timed(|| whole.run(0, batch).map(drop)).map_err(BackboneError::Engine)?;
+        if round > 0 {
+            segments.iter_mut().zip(times).for_each(|(list, ms)| list.push(ms));
+            wholes.push(ms);
+            ratios.push(sum / ms);
+        }
+    }
+    #[allow(clippy::cast_precision_loss, reason = "a batch size")]
+    let per_frame = 1.0 / batch as f64;
+    Ok(Timing {
+        segments_ms: segments.into_iter().map(|list| median(list) * per_frame).collect(),
+        whole_ms: median(wholes) * per_frame,
+        ratio: median(ratios),
+    })
+}
+
+/// The cost table for one batch size.
+pub(super) fn costs(backbone: &Backbone, batch: usize) -> Result<CostTable, BackboneError> {
+    let plan = backbone.plan();
+    let exits: Vec<ExitId> = plan.candidates.iter().map(|point| point.exit).collect();
+    let timing = time(backbone, &exits, batch)?;
+    let sum: f64 = timing.segments_ms.iter().sum();
+    // The pieces are scaled to the uncut model; what the cut chain costs more is shared out by the tensors' sizes.
+    let share = timing.whole_ms / sum.max(f64::MIN_POSITIVE);
+    let sizes = backbone.cut_sizes();
+    let all: f64 = sizes.iter().sum();
+    let over = timing.whole_ms * (timing.ratio - 1.0);
+    Ok(CostTable {
+        piece_ms: timing.segments_ms.iter().map(|ms| ms * share).collect(),
+        cut_ms: sizes.iter().map(|size| over * size / all.max(f64::MIN_POSITIVE)).collect(),
+        head_ms: plan.candidates.iter().map(|point| head_ms(point.feature_width, plan.classes())).collect(),
+        whole_ms: timing.whole_ms,
+    })
+}
+
+/// Times the arithmetic of a head: two layers as plain loops over rows, for one frame.
+fn head_ms(width: usize, classes: usize) -> f64 {
+    let (first, second) = (noise(width * HIDDEN), noise(HIDDEN * classes));
+    let features = noise(width);
+    let mut times = Vec::new();
+    for _ in 0..15 {
+        let began = Instant::now();
+        let mut hidden = [0.0_f32; HIDDEN];
+        for (x, row) in features.iter().zip(first.chunks_exact(HIDDEN)) {
+            hidden.iter_mut().zip(row).for_each(|(sum, weight)| *sum += x * weight);
+        }
+        let mut scores = vec![0.0_f32; classes];
+        for (x, row) in hidden.iter().zip(second.chunks_exact(classes.max(1))) {
+            scores.iter_mut().zip(row).for_each(|(sum, weight)| *sum += x.max(0.0) * weight);
+        }
+        black_box(scores.iter().map(|score| score.exp()).sum::<f32>());
+        times.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    median(times)
+}
+
+fn timed<E>(run: impl FnOnce() -> Result<(), E>) -> Result<f64, E> {
+    let began = Instant::now();
+    run()?;
+    Ok(began.elapsed().as_secs_f64() * 1e3)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}

@@ -1,0 +1,161 @@
+//! Pooled features as graph nodes: what a head sees of a cut tensor.
+//!
+//! Pictures are averaged over a g x g grid, tokens over all tokens with the first one beside. Pure.
+
+use super::onnx::{FLOAT, NodeProto, TensorProto};
+
+/// Most values per frame that a head is given.
+pub(super) const WIDTH_MAX: usize = 1024;
+/// Grids from fine to coarse.
+const GRIDS: [usize; 3] = [4, 2, 1];
+/// From this operator set on, ReduceMean takes its axes as an input.
+const REDUCE_AXES_INPUT: i64 = 18;
+
+/// Nodes that pool one tensor, and the name and width of what they make: `rows x width`, f32.
+#[derive(Debug, Clone)]
+pub(super) struct Pooling {
+    pub(super) nodes: Vec<NodeProto>,
+    pub(super) weights: Vec<TensorProto>,
+    pub(super) output: String,
+    pub(super) width: usize,
+}
+
+/// Makes the pooling of a tensor with these dims (the batch left out). `None`: no features can be had of such a tensor.
+pub(super) fn pooling(tensor: &str, dims: &[usize], element: i32, opset: i64, exit: usize) -> Option<Pooling> {
+    let mut build = Build { prefix: format!("offramp_exit{exit}"), nodes: Vec::new(), weights: Vec::new(), count: 0 };
+    let mut from = tensor.to_owned();
+    if element != FLOAT {
+        from = build.node("Cast", &[&from], |node| node.with_int("to", i64::from(FLOAT)));
+    }
+    let (from, width) = match *dims {
+        [width] if width <= WIDTH_MAX => (from, width),
+        [tokens, width] if tokens > 0 && width > 0 => build.tokens(&from, width, opset),
+        [a, b, c] if a > 0 && b > 0 && c > 0 => {
+            // Square pictures tell their layout; what is not square is taken for the usual planes.
+            if a == b && b != c {
+                let from = build.node("Transpose", &[&from], |node| node.with_ints("perm", &[0, 3, 1, 2]));
+                build.grid(&from, c, a, b)
+            } else {
+                build.grid(&from, a, b, c)
+            }
+        }
+        _ => return None,
+    };
+    let output = format!("{}_features", build.prefix);
+    build.nodes.push(NodeProto::new("Flatten", &output, &[&from], &[&output]).with_int("axis", 1));
+    Some(Pooling { nodes: build.nodes, weights: build.weights, output, width })
+}
+
+struct Build {
+    prefix: String,
+    nodes: Vec<NodeProto>,
+    weights: Vec<TensorProto>,
+    count: usize,
+}
+
+impl Build {
+    fn node(&mut self, op: &str, inputs: &[&str], finish: impl FnOnce(NodeProto) -> NodeProto) -> String {
+        self.count += 1;
+        let output = format!("{}_{}", self.prefix, self.count);
+        self.nodes.push(finish(NodeProto::new(op, &output, inputs, &[&output])));
+        output
+    }
+
+    fn weight(&mut self, suffix: &str, values: &[i64]) -> String {
+        let name = format!("{}_{suffix}", self.prefix);
+        self.weights.push(TensorProto::int64s(&name, values));
+        name
+    }
+
+    fn tokens(&mut self, from: &str, width: usize, opset: i64) -> (String, usize) {
+        let mean = if opset >= REDUCE_AXES_INPUT {
+            let axes = self.weight("axes", &[1]);
+            self.node("ReduceMean", &[from, &axes], |node| node.with_int("keepdims", 0))
+        } else {
+            self.node("ReduceMean", &[from], |node| node.with_ints("axes", &[1]).with_int("keepdims", 0))
+        };
+        if 2 * width > WIDTH_MAX {
+            return (mean, width);
+        }
+        let index = self.weight("first", &[0]);
+        let first = self.node("Gather", &[from, &index], |node| node.with_int("axis", 1));
+        let first = self.node("Flatten", &[&first], |node| node.with_int("axis", 1));
+        (self.node("Concat", &[&mean, &first], |node| node.with_int("axis", 1)), 2 * width)
+    }
+
+    fn grid(&mut self, from: &str, channels: usize, height: usize, width: usize) -> (String, usize) {
+        let fits = |grid: &&usize| channels * **grid * **grid <= WIDTH_MAX && **grid <= height && **grid <= width;
+        let grid = GRIDS.iter().find(fits).copied().unwrap_or(1);
+        if grid == 1 {
+            return (self.node("GlobalAveragePool", &[from], |node| node), channels);
+        }
+        if grid == height && grid == width {
+            return (from.to_owned(), channels * grid * grid);
+        }
+        let (rows, columns) = (Windows::over(height, grid), Windows::over(width, grid));
+        let pool = self.node("AveragePool", &[from], |node| {
+            node.with_ints("kernel_shape", &[rows.size, columns.size])
+                .with_ints("strides", &[rows.stride, columns.stride])
+                .with_ints("pads", &[rows.before, columns.before, rows.after, columns.after])
+                .with_int("count_include_pad", 0)
+        });
+        (pool, channels * grid * grid)
+    }
+}
+
+/// `grid` windows of equal size that cover a side; padding is never averaged in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Windows {
+    size: i64,
+    stride: i64,
+    before: i64,
+    after: i64,
+}
+
+impl Windows {
+    fn over(side: usize, grid: usize) -> Self {
+        let size = side.div_ceil(grid);
+        let (before, after) = ((size * grid - side) / 2, (size * grid - side).div_ceil(2));
+        let [size, before, after] = if after < size {
+            [size, before, after]
+        } else {
+            // Padding would leave a window empty: let the windows overlap instead.
+            let stride = side / grid;
+            return Self::of(side - (grid - 1) * stride, stride, 0, 0);
+        };
+        Self::of(size, size, before, after)
+    }
+
+    fn of(size: usize, stride: usize, before: usize, after: usize) -> Self {
+        let int = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        Self { size: int(size), stride: int(stride), before: int(before), after: int(after) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Goal: the feature width is exactly channels x grid x grid and no pixel is left out, whatever the side.
+        /// Method: lay the windows over the side by hand.
+        #[test]
+        fn windows_cover_the_side(side in 1usize..300, grid in prop::sample::select(vec![2usize, 4])) {
+            prop_assume!(side >= grid);
+            let w = Windows::over(side, grid);
+            let side = i64::try_from(side).unwrap_or(0);
+            let made = (side + w.before + w.after - w.size) / w.stride + 1;
+            prop_assert_eq!(made, i64::try_from(grid).unwrap_or(0));
+            let windows: Vec<(i64, i64)> =
+                (0..made).map(|k| (k * w.stride - w.before, k * w.stride - w.before + w.size)).collect();
+            for pixel in 0..side {
+                prop_assert!(windows.iter().any(|(from, to)| (*from..*to).contains(&pixel)), "pixel {}", pixel);
+            }
+            for (from, to) in windows {
+                prop_assert!(from.max(0) < to.min(side), "empty window");
+            }
+            prop_assert!(w.before < w.size && w.after < w.size, "the runtime refuses wider pads");
+        }
+    }
+}

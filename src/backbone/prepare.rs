@@ -1,0 +1,157 @@
+//! From a model file to a graph that can be cut: batch free, picture size fixed, types as we feed and read them, class
+//! scores chosen, shape arithmetic folded, cut points found.
+
+use super::cuts::{self, CutPoint};
+use super::manifest::{Manifest, Scores};
+use super::model::GraphInput;
+use super::onnx::{DataType, DimValue, FLOAT, GraphProto, ModelProto, NodeProto, ValueInfoProto};
+use super::pool::{self, Pooling};
+use super::probe::{self, Facts};
+use super::split::{self, BATCH, Port};
+use super::{BackboneError, LoadOptions};
+use crate::frame::{InputSpec, Layout};
+
+const FRAMES: &str = "offramp_frames";
+const SCORES: &str = "offramp_scores";
+
+/// A candidate exit in the prepared graph.
+#[derive(Debug, Clone)]
+pub(super) struct Candidate {
+    pub(super) port: Port,
+    pub(super) pooling: Pooling,
+    pub(super) fraction: f64,
+}
+
+/// A model ready to be cut.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) model: ModelProto,
+    /// The input as frames are fed: f32.
+    pub(super) input: Port,
+    /// Name of the class scores: f32, `rows x classes`.
+    pub(super) scores: String,
+    pub(super) meaning: Scores,
+    pub(super) classes: usize,
+    pub(super) points: Vec<CutPoint>,
+    pub(super) candidates: Vec<Candidate>,
+    pub(super) flops: u64,
+    /// False: the graph runs one row at a time only.
+    pub(super) batches: bool,
+    pub(super) opset: i64,
+    pub(super) params: u64,
+}
+
+/// Prepares a parsed model for frames of that kind.
+pub(super) fn prepare(
+    mut model: ModelProto,
+    input: &GraphInput,
+    spec: &InputSpec,
+    manifest: &Manifest,
+    options: &LoadOptions,
+) -> Result<Prepared, BackboneError> {
+    let refuse = |reason: String| BackboneError::model(&manifest.model, reason);
+    let opset = model.opset_import.iter().find(|set| set.domain().is_empty() || set.domain() == "ai.onnx");
+    let opset = opset.map_or(0, |set| set.version());
+    let graph = model.graph.as_mut().ok_or_else(|| refuse("holds no graph".to_owned()))?;
+    let params = graph.initializer.iter().map(super::onnx::TensorProto::elements).sum();
+    let wanted: Vec<String> = graph.output.iter().map(|output| output.name().to_owned()).collect();
+    let port = fix_input(graph, input, spec).map_err(refuse)?;
+    let facts = probe::probe(&model, &port.dims).map_err(|error| refuse(error.to_string()))?;
+    let graph = model.graph.as_mut().ok_or_else(|| refuse("holds no graph".to_owned()))?;
+    let (scores, classes) = choose_scores(&wanted, &facts, manifest.labels.as_ref().map(Vec::len)).map_err(refuse)?;
+    let meaning = manifest.scores.unwrap_or_else(|| meaning(graph, &scores));
+    let scores = as_floats(graph, &scores, &facts);
+    split::fold_shapes(&mut model, &port, &facts).map_err(refuse)?;
+    let graph = model.graph.as_mut().ok_or_else(|| refuse("holds no graph".to_owned()))?;
+    graph.output = vec![ValueInfoProto::named(&scores)];
+    let (points, flops) = cuts::cut_points(graph, &port.tensor, &scores, &facts).map_err(refuse)?;
+    let pooling = |point: &CutPoint, exit: usize| {
+        pool::pooling(&point.port.tensor, &point.port.dims, point.port.element, opset, exit)
+    };
+    let chosen = cuts::spread(&points, options.max_candidates.min(EXITS_MAX), |point| pooling(point, 0).is_some());
+    let candidates = chosen.iter().filter_map(|&at| points.get(at)).enumerate().filter_map(|(exit, point)| {
+        let pooling = pooling(point, exit + 1)?;
+        Some(Candidate { port: point.port.clone(), pooling, fraction: point.fraction })
+    });
+    let candidates = candidates.collect();
+    let batches = facts.batches;
+    Ok(Prepared { model, input: port, scores, meaning, classes, points, candidates, flops, batches, opset, params })
+}
+
+/// Most exits a plan may have.
+const EXITS_MAX: usize = 8;
+
+/// Frees the batch, fixes the picture's size, and casts where the graph wants another type than f32. Declared shapes
+/// of inner tensors and outputs are dropped: they may name a fixed batch.
+fn fix_input(graph: &mut GraphProto, input: &GraphInput, spec: &InputSpec) -> Result<Port, String> {
+    let (channels, height, width) = (spec.channels.count(), spec.height, spec.width);
+    let dims = match spec.layout {
+        Layout::Nchw => vec![channels, height, width],
+        Layout::Nhwc => vec![height, width, channels],
+    };
+    let castable = [DataType::Float, DataType::Float16, DataType::Double, DataType::Uint8, DataType::Int8];
+    if !castable.iter().any(|&kind| kind as i32 == input.element) {
+        let kind = DataType::try_from(input.element).map_or("unknown", |kind| kind.as_str_name());
+        return Err(format!("is no image classifier: input \"{}\" is of type {kind}", input.name));
+    }
+    let cast = input.element != FLOAT;
+    let tensor = if cast { FRAMES.to_owned() } else { input.name.clone() };
+    if cast {
+        let node = NodeProto::new("Cast", FRAMES, &[FRAMES], &[&input.name]).with_int("to", i64::from(input.element));
+        graph.node.insert(0, node);
+    }
+    let batch = DimValue::DimParam(BATCH.to_owned());
+    graph.input = vec![ValueInfoProto::rows(&tensor, FLOAT, batch, &dims)];
+    graph.value_info.clear();
+    Ok(Port { tensor, element: FLOAT, dims })
+}
+
+/// The output that holds one score per class: `rows x classes`, trailing dims of 1 allowed.
+fn choose_scores(outputs: &[String], facts: &Facts, labels: Option<usize>) -> Result<(String, usize), String> {
+    let mut found: Vec<(usize, &String, usize)> = Vec::new();
+    for name in outputs {
+        let Some(dims) = facts.seen.get(name).and_then(super::probe::Seen::row_dims) else { continue };
+        let classes = dims.first().copied().unwrap_or(0);
+        if classes < 2 || dims.iter().skip(1).any(|&dim| dim != 1) {
+            continue;
+        }
+        let lower = name.to_lowercase();
+        let named = ["logit", "prob", "score", "class", "softmax"].iter().any(|word| lower.contains(word));
+        let rank = if labels == Some(classes) { 0 } else { 2 } + usize::from(!named);
+        found.push((rank, name, classes));
+    }
+    // The first of the best: exporters put the main output first.
+    found.iter().min_by_key(|(rank, ..)| *rank).map(|(_, name, classes)| ((*name).clone(), *classes)).ok_or_else(|| {
+        let shapes: Vec<String> =
+            outputs.iter().map(|name| format!("\"{name}\" {:?}", facts.shape(name).unwrap_or_default())).collect();
+        format!(
+            "is no image classifier: no output has the shape [batch, classes]; it has {} (at batch 1)",
+            shapes.join(", ")
+        )
+    })
+}
+
+/// A graph that ends in Softmax gives probabilities.
+fn meaning(graph: &GraphProto, scores: &str) -> Scores {
+    let mut name = scores;
+    loop {
+        match graph.node.iter().find(|node| node.makes().any(|made| made == name)) {
+            Some(node) if node.op_type() == "Softmax" => return Scores::Probabilities,
+            Some(node) if matches!(node.op_type(), "Identity" | "Reshape" | "Flatten" | "Squeeze" | "Cast") => {
+                match node.input.first() {
+                    Some(input) if input != name => name = input,
+                    _ => return Scores::Logits,
+                }
+            }
+            _ => return Scores::Logits,
+        }
+    }
+}
+
+fn as_floats(graph: &mut GraphProto, scores: &str, facts: &Facts) -> String {
+    if facts.seen.get(scores).is_none_or(|seen| seen.element == FLOAT) {
+        return scores.to_owned();
+    }
+    graph.node.push(NodeProto::new("Cast", SCORES, &[scores], &[SCORES]).with_int("to", i64::from(FLOAT)));
+    SCORES.to_owned()
+}

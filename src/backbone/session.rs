@@ -1,0 +1,192 @@
+//! Sessions of ONNX Runtime and the tensors that they make. With [`super::runtime`] the only user of `ort`.
+//!
+//! Outputs live in the session's arena: a batch of a size that was seen before allocates nothing from the system.
+
+use std::path::Path;
+
+use ort::session::Session as OrtSession;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::value::{DynTensor, DynValue, TensorElementType, TensorRef};
+
+use super::onnx::DataType;
+use super::runtime::{self, RuntimeError};
+
+/// How far ONNX Runtime may rewrite what it loads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Level {
+    /// Everything it knows, layouts of this CPU included.
+    All,
+    /// Nothing: the graph is run as it stands.
+    AsIs,
+}
+
+/// ONNX Runtime refused a model or failed on a batch; its own words.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum SessionError {
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error("ONNX Runtime: {0}")]
+    Ort(String),
+}
+
+impl<T> From<ort::Error<T>> for SessionError {
+    fn from(error: ort::Error<T>) -> Self {
+        Self::Ort(error.message().to_owned())
+    }
+}
+
+/// One loaded graph with one input that is fed.
+#[derive(Debug)]
+pub(super) struct Session {
+    inner: OrtSession,
+    /// The graph's input; shape arithmetic aside every graph here has exactly one.
+    input: String,
+    outputs: Vec<String>,
+}
+
+/// A tensor that a session made. Rows are contiguous.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    value: DynTensor,
+    shape: Vec<usize>,
+}
+
+/// What a session is fed: `rows x dims`.
+#[derive(Debug)]
+pub(super) enum Feed<'a> {
+    /// Frames as decoded.
+    Frames(&'a [f32]),
+    /// The first rows of what a session before made.
+    Rows(&'a Buffer),
+}
+
+impl Session {
+    /// Loads a serialised model. With `save` the rewritten graph is written there.
+    pub(super) fn load(
+        model: &[u8],
+        level: Level,
+        threads: usize,
+        save: Option<&Path>,
+    ) -> Result<Self, SessionError> {
+        let environment = runtime::environment()?;
+        // Every option that timing or memory hangs on is set here and not left to a default.
+        let mut builder: SessionBuilder = OrtSession::builder(environment)?
+            .with_optimization_level(match level {
+                Level::All => GraphOptimizationLevel::All,
+                Level::AsIs => GraphOptimizationLevel::Disable,
+            })?
+            .with_parallel_execution(false)?
+            .with_inter_threads(1)?
+            .with_intra_threads(threads.max(1))?
+            .with_intra_op_spinning(false)?
+            .with_memory_pattern(true)?;
+        if let Some(path) = save {
+            builder = builder.with_optimized_model_path(path)?;
+        }
+        let inner = builder.commit_from_memory(model)?;
+        let input = inner.inputs().first().map(|input| input.name().to_owned());
+        let input = input.ok_or_else(|| SessionError::Ort("the graph has no input".to_owned()))?;
+        let outputs = inner.outputs().iter().map(|output| output.name().to_owned()).collect();
+        Ok(Self { inner, input, outputs })
+    }
+
+    /// Names of what [`Session::run`] gives, in order.
+    pub(super) fn outputs(&self) -> &[String] {
+        &self.outputs
+    }
+
+    /// Runs the graph on `rows` rows of `dims` values each; gives its outputs in order.
+    pub(super) fn run(&mut self, feed: &Feed<'_>, rows: usize, dims: &[usize]) -> Result<Vec<Buffer>, SessionError> {
+        let shape: Vec<usize> = std::iter::once(rows).chain(dims.iter().copied()).collect();
+        let length = shape.iter().product::<usize>();
+        let outputs = match feed {
+            Feed::Frames(frames) => self.run_typed(cut_to(frames, length)?, shape)?,
+            Feed::Rows(buffer) => match buffer.element() {
+                TensorElementType::Float32 => self.run_typed(cut_to(buffer.typed::<f32>()?, length)?, shape)?,
+                TensorElementType::Uint8 => self.run_typed(cut_to(buffer.typed::<u8>()?, length)?, shape)?,
+                TensorElementType::Int8 => self.run_typed(cut_to(buffer.typed::<i8>()?, length)?, shape)?,
+                TensorElementType::Float16 => self.run_typed(cut_to(buffer.typed::<half::f16>()?, length)?, shape)?,
+                other => return Err(SessionError::Ort(format!("cannot carry {other:?} across a cut"))),
+            },
+        };
+        outputs.into_iter().map(Buffer::new).collect()
+    }
+
+    fn run_typed<T>(&mut self, data: &[T], shape: Vec<usize>) -> Result<Vec<DynValue>, SessionError>
+    where
+        T: ort::value::PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static,
+    {
+        let value = TensorRef::from_array_view((shape, data))?;
+        let mut made = self.inner.run(vec![(self.input.as_str(), ort::session::SessionInputValue::from(value))])?;
+        let take = |name: &String| made.remove(name).ok_or_else(|| SessionError::Ort(format!("no output \"{name}\"")));
+        self.outputs.iter().map(take).collect()
+    }
+}
+
+fn cut_to<T>(data: &[T], length: usize) -> Result<&[T], SessionError> {
+    data.get(..length).ok_or_else(|| SessionError::Ort(format!("needs {length} values, has {}", data.len())))
+}
+
+impl Buffer {
+    fn new(value: DynValue) -> Result<Self, SessionError> {
+        let value: DynTensor = value.downcast()?;
+        let shape = value.shape().iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect();
+        Ok(Self { value, shape })
+    }
+
+    /// Dims, the batch first.
+    pub(super) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn element(&self) -> TensorElementType {
+        *self.value.data_type()
+    }
+
+    /// Element type by ONNX's number; 0 for what is not carried.
+    pub(super) fn element_number(&self) -> i32 {
+        (match self.element() {
+            TensorElementType::Float32 => DataType::Float,
+            TensorElementType::Float16 => DataType::Float16,
+            TensorElementType::Uint8 => DataType::Uint8,
+            TensorElementType::Int8 => DataType::Int8,
+            TensorElementType::Int32 => DataType::Int32,
+            TensorElementType::Int64 => DataType::Int64,
+            TensorElementType::Bool => DataType::Bool,
+            TensorElementType::Float64 => DataType::Double,
+            _ => DataType::Undefined,
+        }) as i32
+    }
+
+    fn typed<T: ort::value::PrimitiveTensorElementType>(&self) -> Result<&[T], SessionError> {
+        Ok(self.value.try_extract_tensor::<T>()?.1)
+    }
+
+    /// The values of an f32 tensor.
+    pub(super) fn floats(&self) -> Result<&[f32], SessionError> {
+        self.typed()
+    }
+
+    /// The values of an int64 tensor; `None` for another type.
+    pub(super) fn integers(&self) -> Option<Vec<i64>> {
+        self.typed::<i64>().ok().map(<[i64]>::to_vec)
+    }
+
+    /// Moves the rows `keep` (ascending) of `row` elements each to the front.
+    pub(super) fn compact(&mut self, row: usize, keep: &[usize]) -> Result<(), SessionError> {
+        match self.element() {
+            TensorElementType::Float32 => compact(self.value.try_extract_tensor_mut::<f32>()?.1, row, keep),
+            TensorElementType::Uint8 => compact(self.value.try_extract_tensor_mut::<u8>()?.1, row, keep),
+            TensorElementType::Int8 => compact(self.value.try_extract_tensor_mut::<i8>()?.1, row, keep),
+            TensorElementType::Float16 => compact(self.value.try_extract_tensor_mut::<half::f16>()?.1, row, keep),
+            other => return Err(SessionError::Ort(format!("cannot carry {other:?} across a cut"))),
+        }
+        Ok(())
+    }
+}
+
+fn compact<T: Copy>(data: &mut [T], row: usize, keep: &[usize]) {
+    for (to, &from) in keep.iter().enumerate().filter(|(to, from)| to != *from) {
+        data.copy_within(from * row..(from + 1) * row, to * row);
+    }
+}

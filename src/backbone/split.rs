@@ -1,0 +1,130 @@
+//! Takes graphs apart: shape arithmetic rebuilt from the batch size alone, segments between cut tensors, features added.
+//!
+//! Pure: models in, models out. Works on the user's graph as on the one that ONNX Runtime rewrote.
+
+use super::graph::{Class, Graph};
+use super::onnx::{DimValue, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use super::pool::Pooling;
+use super::probe::Facts;
+
+/// Name of the free batch dimension and of the tensor that holds its size.
+pub(super) const BATCH: &str = "offramp_batch";
+const BATCH_SHAPE: &str = "offramp_batch_shape";
+const BATCH_AT: &str = "offramp_batch_at";
+
+/// A tensor where a segment starts or ends: `rows x dims`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Port {
+    pub(super) tensor: String,
+    pub(super) element: i32,
+    pub(super) dims: Vec<usize>,
+}
+
+impl Port {
+    /// Elements per row.
+    pub(super) fn row(&self) -> usize {
+        self.dims.iter().product()
+    }
+
+    fn info(&self) -> ValueInfoProto {
+        ValueInfoProto::rows(&self.tensor, self.element, DimValue::DimParam(BATCH.to_owned()), &self.dims)
+    }
+}
+
+/// Replaces every `Shape` of what depends on the picture by a constant, or by `a + b x batch`, as seen when probing. So
+/// no segment needs a tensor of an earlier one only to ask for its shape.
+pub(super) fn fold_shapes(model: &mut ModelProto, input: &Port, facts: &Facts) -> Result<(), String> {
+    let Some(proto) = model.graph.as_mut() else { return Ok(()) };
+    let asks: Vec<String> = {
+        let graph = Graph::new(proto, &input.tensor)?;
+        let asks = |node: &&NodeProto| {
+            node.op_type() == "Shape" && node.reads().iter().any(|name| graph.class(name) == Class::Data)
+        };
+        proto.node.iter().filter(asks).flat_map(NodeProto::makes).map(str::to_owned).collect()
+    };
+    let mut uses_batch = false;
+    for name in asks {
+        let values = facts.seen.get(&name).and_then(|seen| seen.integers.as_ref());
+        let Some((one, two)) = values.filter(|(one, two)| !facts.batches || one.len() == two.len()) else { continue };
+        proto.node.retain(|node| node.makes().all(|made| made != name));
+        let slopes: Vec<i64> =
+            if facts.batches { two.iter().zip(one).map(|(two, one)| two - one).collect() } else { vec![0; one.len()] };
+        if slopes.iter().all(|&slope| slope == 0) {
+            proto.initializer.push(TensorProto::int64s(&name, one));
+            continue;
+        }
+        uses_batch = true;
+        let base: Vec<i64> = one.iter().zip(&slopes).map(|(one, slope)| one - slope).collect();
+        let (slope_name, base_name, product) =
+            (format!("{name}_slope"), format!("{name}_base"), format!("{name}_product"));
+        proto.initializer.push(TensorProto::int64s(&slope_name, &slopes));
+        proto.initializer.push(TensorProto::int64s(&base_name, &base));
+        proto.node.push(NodeProto::new("Mul", &product, &[BATCH, &slope_name], &[&product]));
+        proto.node.push(NodeProto::new("Add", &name, &[&product, &base_name], &[&name]));
+    }
+    if uses_batch {
+        add_batch(proto, &input.tensor);
+    }
+    Ok(())
+}
+
+/// The batch size as a vector of one, read off a tensor's first dim.
+fn add_batch(graph: &mut GraphProto, from: &str) {
+    graph.initializer.push(TensorProto::int64s(BATCH_AT, &[0]));
+    graph.node.push(NodeProto::new("Shape", BATCH_SHAPE, &[from], &[BATCH_SHAPE]));
+    graph.node.push(NodeProto::new("Gather", BATCH, &[BATCH_SHAPE, BATCH_AT], &[BATCH]));
+}
+
+/// Adds nodes that pool tensors, and their features as outputs.
+pub(super) fn add_features<'p>(model: &mut ModelProto, poolings: impl IntoIterator<Item = &'p Pooling>) {
+    let Some(graph) = model.graph.as_mut() else { return };
+    for pooling in poolings {
+        graph.node.extend(pooling.nodes.iter().cloned());
+        graph.initializer.extend(pooling.weights.iter().cloned());
+        graph.output.push(ValueInfoProto::named(&pooling.output));
+    }
+}
+
+/// The part of a model from `start` to `ends`, with the weights that it needs, as a model of its own.
+///
+/// # Errors
+/// When something in it depends on the picture other than through `start`: then that was no cut.
+pub(super) fn extract(model: &ModelProto, input: &str, start: &Port, ends: &[&str]) -> Result<ModelProto, String> {
+    let Some(proto) = model.graph.as_ref() else { return Err("the model has no graph".to_owned()) };
+    let graph = Graph::new(proto, input)?;
+    // The batch size is read off the segment's own input.
+    let nodes = graph.between(&[&start.tensor, BATCH], ends);
+    let mut part = GraphProto {
+        name: Some("segment".to_owned()),
+        input: vec![start.info()],
+        output: ends.iter().map(|end| ValueInfoProto::named(end)).collect(),
+        ..GraphProto::default()
+    };
+    let mut weights: Vec<&str> = ends.to_vec();
+    for node in nodes {
+        for name in node.reads() {
+            if name == input && start.tensor != input {
+                return Err(format!("{} reads the model's input behind the cut at \"{}\"", node.title(), start.tensor));
+            }
+            weights.push(name);
+        }
+        part.node.push(node.clone());
+    }
+    weights.sort_unstable();
+    weights.dedup();
+    if weights.contains(&BATCH) {
+        add_batch(&mut part, &start.tensor);
+    }
+    part.initializer.extend(weights.iter().filter_map(|name| graph.weight(name)).cloned());
+    let sparse = proto.sparse_initializer.iter().filter(|tensor| {
+        tensor.values.as_ref().is_some_and(|values| weights.binary_search(&values.name()).is_ok())
+    });
+    part.sparse_initializer.extend(sparse.cloned());
+    Ok(ModelProto {
+        ir_version: model.ir_version,
+        opset_import: model.opset_import.clone(),
+        functions: model.functions.clone(),
+        graph: Some(part),
+        ..ModelProto::default()
+    })
+}

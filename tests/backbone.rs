@@ -1,0 +1,163 @@
+//! The backbone on the demo model: what is found in it, and that cutting changes no answer.
+//!
+//! Needs ONNX Runtime (`make runtime`); without it every test fails with the message that says so.
+
+use std::path::{Path, PathBuf};
+
+use offramp::backbone::{Backbone, BackboneError, LoadOptions};
+use offramp::cascade::{Auditor, Segments, StepOutput};
+use offramp::frame::Channels;
+use offramp::plan::ExitId;
+use proptest::prelude::*;
+use proptest::sample::{Index, subsequence};
+
+fn demo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/fashion-resnet18")
+}
+
+fn load(path: &Path) -> Backbone {
+    Backbone::load(path, &LoadOptions::default()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Frames of noise in [0, 1), each of its own.
+fn frames(rows: usize, length: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).max(1);
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        (state >> 8) as f32 / 16_777_216.0
+    };
+    (0..rows * length).map(next).collect()
+}
+
+/// Runs all rows through all segments; gives features by exit and the probabilities.
+fn run_through(chain: &mut impl Segments, input: &[f32], rows: usize) -> (Vec<Vec<f32>>, Vec<f32>) {
+    chain.load(rows).copy_from_slice(input);
+    let mut features = Vec::new();
+    for segment in 0..=chain.exits().len() {
+        match chain.run(segment, rows).unwrap_or_else(|error| panic!("{error}")) {
+            StepOutput::Features(values) => features.push(values.to_vec()),
+            StepOutput::Probabilities(values) => return (features, values.to_vec()),
+        }
+    }
+    panic!("the last segment shows probabilities")
+}
+
+fn assert_close(a: &[f32], b: &[f32], what: &str) {
+    assert_eq!(a.len(), b.len(), "{what}: lengths");
+    let top = b.iter().fold(1e-3_f32, |top, value| top.max(value.abs()));
+    for (at, (a, b)) in a.iter().zip(b).enumerate() {
+        assert!((a - b).abs() <= 1e-4 * top, "{what}: value {at} is {a}, not {b}");
+    }
+}
+
+/// Goal: the demo model's block ends are found. Method: look at the plan.
+#[test]
+fn finds_the_blocks_of_the_demo_model() {
+    let backbone = load(&demo());
+    let plan = backbone.plan();
+    assert_eq!(plan.classes(), 10);
+    assert_eq!(plan.labels.first().map(String::as_str), Some("T-shirt/top"));
+    assert_eq!((plan.input.width, plan.input.height, plan.input.channels), (28, 28, Channels::Gray));
+    assert!((7..=8).contains(&plan.candidates.len()), "{:#?}", plan.candidates);
+    assert!(plan.candidates.is_sorted_by(|a, b| a.flops_fraction < b.flops_fraction));
+    assert!(plan.feature_widths().iter().all(|width| (64..=1024).contains(width)), "{:?}", plan.feature_widths());
+    let macs = plan.flops as f64 / 2.0;
+    assert!((macs / 28.6e6 - 1.0).abs() < 0.02, "28.6 M MACs by hand, found {macs}");
+}
+
+/// Goal: two loads agree on who they are, and another file is another backbone.
+#[test]
+fn fingerprints_are_stable() {
+    let (first, second) = (load(&demo()), load(&demo().join("backbone.onnx")));
+    assert_eq!(first.plan().backbone, second.plan().backbone);
+    assert_eq!(first.plan().plan, load(&demo()).plan().plan);
+}
+
+/// Goal: the auditor's features and answers are the cut chain's.
+#[test]
+fn auditor_sees_what_the_chain_sees() {
+    let backbone = load(&demo());
+    let all: Vec<ExitId> = backbone.plan().candidates.iter().map(|point| point.exit).collect();
+    let input = frames(5, backbone.plan().input.len(), 7);
+    let mut chain = backbone.chain(&all).unwrap_or_else(|error| panic!("{error}"));
+    let (features, probabilities) = run_through(&mut chain, &input, 5);
+    let mut auditor = backbone.auditor().unwrap_or_else(|error| panic!("{error}"));
+    auditor.load(5).copy_from_slice(&input);
+    let audit = auditor.run(5).unwrap_or_else(|error| panic!("{error}"));
+    assert_close(audit.probabilities, &probabilities, "probabilities");
+    assert_eq!(audit.features.len(), features.len());
+    for (at, (audit, chain)) in audit.features.iter().zip(&features).enumerate() {
+        assert_eq!(audit.len(), 5 * backbone.plan().feature_widths()[at]);
+        assert_close(audit, chain, "features");
+    }
+    for row in probabilities.chunks_exact(10) {
+        assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5, "probabilities add up to one");
+    }
+}
+
+/// Goal: the cost table has a sane entry for every part.
+#[test]
+fn measures_every_part() {
+    let backbone = load(&demo());
+    let costs = backbone.measure(4).unwrap_or_else(|error| panic!("{error}"));
+    let candidates = backbone.plan().candidates.len();
+    assert_eq!(costs.piece_ms.len(), candidates + 1);
+    assert_eq!((costs.cut_ms.len(), costs.head_ms.len()), (candidates, candidates));
+    assert!(costs.piece_ms.iter().chain(&costs.head_ms).all(|ms| ms.is_finite() && *ms > 0.0), "{costs:?}");
+    assert!((costs.piece_ms.iter().sum::<f64>() / costs.whole_ms - 1.0).abs() < 1e-6);
+}
+
+/// Goal: asking for exits that are not there is an error, not a crash.
+#[test]
+fn refuses_unknown_exits() {
+    let backbone = load(&demo());
+    for asked in [vec![ExitId(0)], vec![ExitId(200)], vec![ExitId(2), ExitId(1)], vec![ExitId(1), ExitId(1)]] {
+        assert!(matches!(backbone.chain(&asked), Err(BackboneError::Exits { .. })), "{asked:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    /// Goal: rows that travel on answer as if they were alone in an uncut model, whatever the cuts and whoever leaves.
+    /// Method: random cuts, random leavers after every segment, against the uncut model row by row.
+    #[test]
+    fn a_row_in_a_batch_is_the_row_alone(
+        exits in subsequence((1..=7u8).collect::<Vec<_>>(), 0..=4),
+        rows in 1usize..9,
+        seed in 1u32..1000,
+        leave in prop::collection::vec(any::<Index>(), 4),
+    ) {
+        let backbone = load(&demo());
+        let length = backbone.plan().input.len();
+        let exits: Vec<ExitId> = exits.into_iter().map(ExitId).collect();
+        let input = frames(rows, length, seed);
+        let mut whole = backbone.chain(&[]).unwrap_or_else(|error| panic!("{error}"));
+        let alone: Vec<Vec<f32>> =
+            input.chunks_exact(length).map(|frame| run_through(&mut whole, frame, 1).1).collect();
+
+        let mut chain = backbone.chain(&exits).unwrap_or_else(|error| panic!("{error}"));
+        chain.load(rows).copy_from_slice(&input);
+        let mut left: Vec<usize> = (0..rows).collect();
+        for segment in 0..=exits.len() {
+            match chain.run(segment, left.len()).unwrap_or_else(|error| panic!("{error}")) {
+                StepOutput::Features(features) => {
+                    prop_assert_eq!(features.len(), left.len() * backbone.plan().feature_widths()[exits[segment].index()]);
+                }
+                StepOutput::Probabilities(values) => {
+                    for (row, values) in left.iter().zip(values.chunks_exact(10)) {
+                        assert_close(values, &alone[*row], "a row that travelled");
+                    }
+                }
+            }
+            if segment < exits.len() && left.len() > 1 {
+                let gone = leave[segment].index(left.len());
+                let keep: Vec<usize> = (0..left.len()).filter(|&at| at != gone).collect();
+                chain.compact(segment, &keep);
+                left.remove(gone);
+            }
+        }
+    }
+}
