@@ -25,9 +25,7 @@ pub(super) struct Fitter {
 
 impl Fitter {
     pub(super) fn new(spec: &InputSpec) -> Self {
-        let table = (0..spec.channels.count())
-            .map(|channel| table_of(spec, channel))
-            .collect();
+        let table = (0..spec.channels.count()).map(|channel| table_of(spec, channel)).collect();
         Self {
             width: spec.width,
             height: spec.height,
@@ -48,18 +46,12 @@ impl Fitter {
         let (pixels, shape) = if shape.channels == 3 && self.channels == Channels::Gray {
             let shape = Shape { channels: 1, ..shape };
             let gray = sized(&mut self.gray, shape.len());
-            gray.iter_mut()
-                .zip(pixels.chunks_exact(3))
-                .for_each(|(to, px)| *to = luma(px[0], px[1], px[2]));
+            gray.iter_mut().zip(pixels.chunks_exact(3)).for_each(|(to, px)| *to = luma(px[0], px[1], px[2]));
             (self.gray.as_slice(), shape)
         } else {
             (pixels, shape)
         };
-        let target = Shape {
-            width: self.width,
-            height: self.height,
-            channels: shape.channels,
-        };
+        let target = Shape { width: self.width, height: self.height, channels: shape.channels };
         if shape == target {
             self.normalise_from(pixels, shape.channels, out);
             return Ok(());
@@ -68,32 +60,13 @@ impl Fitter {
             Resize::Stretch | Resize::Crop => target,
             Resize::Letterbox => letterbox_inner(shape, target),
         };
-        resize(
-            &mut self.resizer,
-            self.rule,
-            (pixels, shape),
-            (sized(&mut self.resized, inner.len()), inner),
-        )?;
+        resize(&mut self.resizer, self.rule, (pixels, shape), (sized(&mut self.resized, inner.len()), inner))?;
         if inner == target {
-            normalise(
-                &self.table,
-                self.channels,
-                self.layout,
-                &self.resized,
-                shape.channels,
-                out,
-            );
+            normalise(&self.table, self.channels, self.layout, &self.resized, shape.channels, out);
         } else {
             self.canvas.clear();
             blit_centred(&self.resized, inner, sized(&mut self.canvas, target.len()), target);
-            normalise(
-                &self.table,
-                self.channels,
-                self.layout,
-                &self.canvas,
-                shape.channels,
-                out,
-            );
+            normalise(&self.table, self.channels, self.layout, &self.canvas, shape.channels, out);
         }
         Ok(())
     }
@@ -127,33 +100,18 @@ fn resize(
     (pixels, from): (&[u8], Shape),
     (out, to): (&mut [u8], Shape),
 ) -> Result<(), Rejection> {
-    let kind = if from.channels == 1 {
-        PixelType::U8
-    } else {
-        PixelType::U8x3
-    };
+    let kind = if from.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
     let fault = |error: &dyn std::fmt::Display| {
         let Shape { width, height, .. } = from;
-        Rejection::new(
-            RejectReason::Corrupt,
-            format!("{width} x {height} pixels cannot be resized: {error}"),
-        )
+        Rejection::new(RejectReason::Corrupt, format!("{width} x {height} pixels cannot be resized: {error}"))
     };
     let side = |length: usize| u32::try_from(length).map_err(|error| fault(&error));
     let source = ImageRef::new(side(from.width)?, side(from.height)?, pixels, kind).map_err(|error| fault(&error))?;
     let mut target =
         Image::from_slice_u8(side(to.width)?, side(to.height)?, out, kind).map_err(|error| fault(&error))?;
-    let options = ResizeOptions::new()
-        .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
-        .use_alpha(false);
-    let options = if rule == Resize::Crop {
-        options.fit_into_destination(Some((0.5, 0.5)))
-    } else {
-        options
-    };
-    resizer
-        .resize(&source, &mut target, &options)
-        .map_err(|error| fault(&error))
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
+    let options = if rule == Resize::Crop { options.fit_into_destination(Some((0.5, 0.5))) } else { options };
+    resizer.resize(&source, &mut target, &options).map_err(|error| fault(&error))
 }
 
 fn blit_centred(pixels: &[u8], inner: Shape, canvas: &mut [u8], outer: Shape) {
@@ -180,16 +138,11 @@ fn normalise(table: &[[f32; 256]], order: Channels, layout: Layout, pixels: &[u8
             Layout::Nchw => {
                 let area = out.len() / count;
                 let plane = &mut out[channel * area..(channel + 1) * area];
-                plane
-                    .iter_mut()
-                    .zip(source)
-                    .for_each(|(to, &pixel)| *to = values[usize::from(pixel)]);
+                plane.iter_mut().zip(source).for_each(|(to, &pixel)| *to = values[usize::from(pixel)]);
             }
             Layout::Nhwc => {
                 let slots = out.iter_mut().skip(channel).step_by(count);
-                slots
-                    .zip(source)
-                    .for_each(|(to, &pixel)| *to = values[usize::from(pixel)]);
+                slots.zip(source).for_each(|(to, &pixel)| *to = values[usize::from(pixel)]);
             }
         }
     }

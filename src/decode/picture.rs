@@ -82,33 +82,19 @@ impl Scratch {
             jpeg::End::Truncated => return Err(corrupt("the JPEG ends before its end marker")),
             jpeg::End::Broken => return Err(corrupt("the JPEG's markers are broken")),
         }
-        let options = DecoderOptions::default()
-            .set_strict_mode(true)
-            .jpeg_set_max_scans(JPEG_SCANS_MAX);
-        let options = options
-            .set_max_width(usize::from(u16::MAX))
-            .set_max_height(usize::from(u16::MAX));
+        let options = DecoderOptions::default().set_strict_mode(true).jpeg_set_max_scans(JPEG_SCANS_MAX);
+        let options = options.set_max_width(usize::from(u16::MAX)).set_max_height(usize::from(u16::MAX));
         let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(payload), options);
         decoder.decode_headers().map_err(|error| corrupt(error.to_string()))?;
-        let (width, height) = decoder
-            .dimensions()
-            .ok_or_else(|| corrupt("the JPEG has no frame header"))?;
+        let (width, height) = decoder.dimensions().ok_or_else(|| corrupt("the JPEG has no frame header"))?;
         check_size(width as u64, height as u64, max_pixels)?;
         // Luma is what a grey picture is made of: no colour is decoded only to be averaged away.
         let is_luma = matches!(decoder.input_colorspace(), Some(ColorSpace::Luma | ColorSpace::YCbCr));
         let gray = decoder.input_colorspace() == Some(ColorSpace::Luma) || (want_gray && is_luma);
-        let (space, color) = if gray {
-            (ColorSpace::Luma, ColorType::L8)
-        } else {
-            (ColorSpace::RGB, ColorType::Rgb8)
-        };
+        let (space, color) = if gray { (ColorSpace::Luma, ColorType::L8) } else { (ColorSpace::RGB, ColorType::Rgb8) };
         decoder.set_options(options.jpeg_set_out_colorspace(space));
-        let length = decoder
-            .output_buffer_size()
-            .ok_or_else(|| corrupt("the JPEG has no size"))?;
-        decoder
-            .decode_into(sized(&mut self.decoded, length))
-            .map_err(|error| corrupt(error.to_string()))?;
+        let length = decoder.output_buffer_size().ok_or_else(|| corrupt("the JPEG has no size"))?;
+        decoder.decode_into(sized(&mut self.decoded, length)).map_err(|error| corrupt(error.to_string()))?;
         Ok(((width, height), color))
     }
 
@@ -119,14 +105,10 @@ impl Scratch {
     ) -> Result<((usize, usize), ColorType), Rejection> {
         let (width, height) = decoder.dimensions();
         check_size(u64::from(width), u64::from(height), max_pixels)?;
-        decoder
-            .set_limits(limits(max_pixels))
-            .map_err(|error| image_fault(&error))?;
+        decoder.set_limits(limits(max_pixels)).map_err(|error| image_fault(&error))?;
         let color = decoder.color_type();
         let length = usize::try_from(decoder.total_bytes()).map_err(|_| too_large(width, height, max_pixels))?;
-        decoder
-            .read_image(sized(&mut self.decoded, length))
-            .map_err(|error| image_fault(&error))?;
+        decoder.read_image(sized(&mut self.decoded, length)).map_err(|error| image_fault(&error))?;
         Ok(((width as usize, height as usize), color))
     }
 
@@ -152,11 +134,7 @@ impl Scratch {
             narrow(&mut self.decoded);
         }
         let is_gray = samples <= 2;
-        let shape = Shape {
-            width,
-            height,
-            channels: if is_gray || want_gray { 1 } else { 3 },
-        };
+        let shape = Shape { width, height, channels: if is_gray || want_gray { 1 } else { 3 } };
         if samples == shape.channels {
             return Ok((self.decoded.as_slice(), shape));
         }
@@ -164,15 +142,9 @@ impl Scratch {
         let groups = self.decoded.chunks_exact(samples);
         match (is_gray, want_gray) {
             (true, _) => pixels.iter_mut().zip(groups).for_each(|(to, from)| *to = from[0]),
-            (false, true) => pixels
-                .iter_mut()
-                .zip(groups)
-                .for_each(|(to, from)| *to = luma(from[0], from[1], from[2])),
+            (false, true) => pixels.iter_mut().zip(groups).for_each(|(to, from)| *to = luma(from[0], from[1], from[2])),
             (false, false) => {
-                pixels
-                    .chunks_exact_mut(3)
-                    .zip(groups)
-                    .for_each(|(to, from)| to.copy_from_slice(&from[..3]));
+                pixels.chunks_exact_mut(3).zip(groups).for_each(|(to, from)| to.copy_from_slice(&from[..3]));
             }
         }
         Ok((self.pixels.as_slice(), shape))
@@ -221,10 +193,7 @@ pub(super) fn check_size(width: u64, height: u64, max_pixels: u64) -> Result<(),
 }
 
 fn too_large(width: impl std::fmt::Display, height: impl std::fmt::Display, max_pixels: u64) -> Rejection {
-    Rejection::new(
-        RejectReason::TooLarge,
-        format!("{width} x {height} pixels, the limit is {max_pixels} in all"),
-    )
+    Rejection::new(RejectReason::TooLarge, format!("{width} x {height} pixels, the limit is {max_pixels} in all"))
 }
 
 pub(super) fn corrupt(detail: impl Into<String>) -> Rejection {

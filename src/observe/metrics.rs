@@ -169,19 +169,14 @@ impl Metrics {
         for spec in TABLE.iter().filter(|spec| spec.kind == Kind::Histogram) {
             builder = builder
                 .set_buckets_for_metric(Matcher::Full(spec.name.to_owned()), spec.buckets)
-                .map_err(|error| MetricsError {
-                    name: spec.name,
-                    reason: error.to_string(),
-                })?;
+                .map_err(|error| MetricsError { name: spec.name, reason: error.to_string() })?;
         }
         let recorder = builder.build_recorder();
         let register = Register(&recorder);
         for spec in TABLE {
             register.describe(spec);
         }
-        register
-            .gauge_with(&table::BUILD_INFO, &[build.version, build.backbone, build.plan])
-            .set(1.0);
+        register.gauge_with(&table::BUILD_INFO, &[build.version, build.backbone, build.plan]).set(1.0);
         let exits: Vec<String> = (1..=EXITS_MAX).map(|exit| exit.to_string()).collect();
         let answers = || exits.iter().map(String::as_str).chain(std::iter::once("full"));
         let metrics = Self {
@@ -208,23 +203,16 @@ impl Metrics {
             lane_failures: register.counter(&table::LANE_FAILURES),
             frames: register.counters(&table::FRAMES, Outcome::ALL.iter().map(|outcome| outcome.as_str())),
             exits: register.counters(&table::EXITS, answers()),
-            latency: answers()
-                .map(|exit| register.histogram_with(&table::LATENCY_SECONDS, &[exit]))
-                .collect(),
+            latency: answers().map(|exit| register.histogram_with(&table::LATENCY_SECONDS, &[exit])).collect(),
             heads_version: register.gauges(&table::HEADS_VERSION, exits.iter().map(String::as_str)),
             exit_threshold: register.gauges(&table::EXIT_THRESHOLD, exits.iter().map(String::as_str)),
-            dead_letters: register.counters(
-                &table::DEAD_LETTERS,
-                RejectReason::ALL.iter().map(|reason| reason.as_str()),
-            ),
+            dead_letters: register
+                .counters(&table::DEAD_LETTERS, RejectReason::ALL.iter().map(|reason| reason.as_str())),
             stages: Stage::ALL
                 .iter()
                 .map(|stage| register.histogram_with(&table::STAGE_SECONDS, &[stage.as_str()]))
                 .collect(),
-            samples: register.counters(
-                &table::SAMPLES,
-                SampleOutcome::ALL.iter().map(|outcome| outcome.as_str()),
-            ),
+            samples: register.counters(&table::SAMPLES, SampleOutcome::ALL.iter().map(|outcome| outcome.as_str())),
             rebalances: register.counters(&table::REBALANCES, Rebalance::ALL.iter().map(|kind| kind.as_str())),
             in_flight: register.gauge(&table::FRAMES_IN_FLIGHT),
             queues: register.gauges(&table::QUEUE_DEPTH, Queue::ALL.iter().map(|queue| queue.as_str())),
@@ -292,10 +280,8 @@ impl Metrics {
 
     /// The exit's head and threshold in force; `None`: the exit is off.
     pub fn exit_in_force(&self, exit: ExitId, version: u64, threshold: Option<f64>) {
-        if let (Some(head), Some(gauge)) = (
-            self.heads_version.get(exit.index()),
-            self.exit_threshold.get(exit.index()),
-        ) {
+        if let (Some(head), Some(gauge)) = (self.heads_version.get(exit.index()), self.exit_threshold.get(exit.index()))
+        {
             head.set(version as f64);
             gauge.set(threshold.unwrap_or(f64::NAN));
         }
@@ -304,9 +290,7 @@ impl Metrics {
     /// A record of the heads topic was judged. `reason` is empty for adopted ones and a fixed word otherwise, never foreign
     /// text: every new word is a new series. Rare, so it may look up.
     pub fn snapshot(&self, outcome: &'static str, reason: &'static str) {
-        Register(&self.recorder)
-            .counter_with(&table::SNAPSHOTS, &[outcome, reason])
-            .increment(1);
+        Register(&self.recorder).counter_with(&table::SNAPSHOTS, &[outcome, reason]).increment(1);
     }
 
     /// Lag of an assigned partition.
@@ -394,11 +378,7 @@ impl Register<'_> {
     }
 
     fn key(spec: &Spec, values: &[&str]) -> Key {
-        let labels = spec
-            .labels
-            .iter()
-            .zip(values)
-            .map(|(&label, &value)| Label::new(label, value.to_owned()));
+        let labels = spec.labels.iter().zip(values).map(|(&label, &value)| Label::new(label, value.to_owned()));
         Key::from_parts(spec.name, labels.collect::<Vec<_>>())
     }
 
