@@ -124,6 +124,17 @@ fn a_grey_model_sees_a_jpegs_luma() {
     assert!(worst <= 4.0, "luma differs by {worst}");
 }
 
+/// Regression: the decoder's short cut to luma calls this valid file (written by ffmpeg) corrupt.
+#[test]
+fn a_grey_model_reads_444_jpegs_with_optimised_tables() {
+    let jpeg = include_bytes!("decode_444_optimised.jpg");
+    let colour = decode(&spec(28, 28, Channels::Rgb, Layout::Nhwc), jpeg, None).unwrap();
+    let gray = decode(&spec(28, 28, Channels::Gray, Layout::Nchw), jpeg, None).unwrap();
+    let rec_601 = |px: &[f32]| 0.299 * px[0] + 0.587 * px[1] + 0.114 * px[2];
+    let worst = gray.iter().zip(colour.chunks(3)).map(|(a, px)| (a - rec_601(px)).abs()).fold(0.0, f32::max);
+    assert!(worst <= 3.0, "luma differs by {worst}");
+}
+
 #[test]
 fn stretch_crop_and_letterbox_do_what_they_say() {
     // Left half black, right half white, twice as wide as high.

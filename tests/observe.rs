@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use offramp::observe::metrics::{
 use offramp::plan::ExitId;
 
 fn metrics() -> Arc<Metrics> {
-    Metrics::new(BuildInfo { version: "1.2.3", backbone: "abc", plan: "def" }).unwrap()
+    Metrics::new(BuildInfo { version: "1.2.3", backbone: "abc", plan: "def" }, 8).unwrap()
 }
 
 /// Everything once, so that no series is missing.
@@ -140,6 +141,35 @@ fn two_workers_in_one_process_do_not_mix() {
     one.frames_received.increment(3);
     assert_eq!(parse(&one.render())["offramp_frames_received_total"], 3.0);
     assert_eq!(parse(&other.render())["offramp_frames_received_total"], 0.0);
+}
+
+#[test]
+fn only_the_plans_exits_have_series() {
+    let metrics = Metrics::new(BuildInfo { version: "1", backbone: "b", plan: "p" }, 2).unwrap();
+    metrics.answered(Some(ExitId(2)), Duration::ZERO);
+    metrics.answered(None, Duration::ZERO);
+    metrics.answered(Some(ExitId(3)), Duration::ZERO);
+    let values = parse(&metrics.render());
+    let exits: Vec<_> = values.iter().filter(|(name, _)| name.starts_with("offramp_exits_total")).collect();
+    assert_eq!(exits.len(), 3, "{exits:?}");
+    assert_eq!(values[r#"offramp_exits_total{exit="2"}"#], 1.0);
+    assert_eq!(values[r#"offramp_exits_total{exit="full"}"#], 1.0);
+    assert_eq!(metrics.totals().early(), 2, "an exit that the plan does not have is still counted");
+}
+
+#[test]
+fn promtool_finds_nothing_to_complain_about() {
+    let metrics = metrics();
+    exercise(&metrics);
+    let spawned =
+        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let Ok(mut promtool) = spawned else {
+        eprintln!("skipped: no promtool on the PATH (Debian: apt-get install prometheus)");
+        return;
+    };
+    promtool.stdin.take().unwrap().write_all(metrics.render().as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn summarise(report: &FeedReport, topic: &str, cameras: u32) -> anyhow::Result<(
     .context("cannot write the summary")?;
     if failed > 0 {
         let reason = report.first_failure.as_deref().unwrap_or("no reason given");
-        bail!("{failed} frames were not delivered; the first: {reason}");
+        bail!("frames not delivered: {failed}; the first: {reason}");
     }
     Ok(())
 }

@@ -68,10 +68,11 @@ impl Video {
     fn finish(&mut self) -> Option<SourceError> {
         self.done = true;
         let words = self.words.take().and_then(|words| words.join().ok()).unwrap_or_default();
-        let last = words.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no reason given");
+        // The first complaint is the cause; those behind it follow from it.
+        let first = words.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no reason given");
         let reason = match self.child.wait() {
-            Ok(status) if !status.success() => format!("ffmpeg ended with {status}: {last}"),
-            Ok(_) if self.index == 0 => format!("ffmpeg found no pictures in it: {last}"),
+            Ok(status) if !status.success() => format!("ffmpeg ended with {status}: {first}"),
+            Ok(_) if self.index == 0 => format!("ffmpeg found no pictures in it: {first}"),
             Ok(_) => return None,
             Err(error) => format!("ffmpeg cannot be waited for: {error}"),
         };
