@@ -35,10 +35,7 @@ pub struct DecodeLimits {
 impl Default for DecodeLimits {
     /// 1 MiB as Kafka's own default for a record, 16 Mi pixels (a 4K camera has 8).
     fn default() -> Self {
-        Self {
-            max_bytes: 1 << 20,
-            max_pixels: 1 << 24,
-        }
+        Self { max_bytes: 1 << 20, max_pixels: 1 << 24 }
     }
 }
 
@@ -71,12 +68,7 @@ impl Decoder {
     #[must_use]
     pub fn new(spec: InputSpec, limits: DecodeLimits) -> Self {
         let fitter = Fitter::new(&spec);
-        Self {
-            spec,
-            limits,
-            fitter,
-            scratch: picture::Scratch::default(),
-        }
+        Self { spec, limits, fitter, scratch: picture::Scratch::default() }
     }
 
     /// Decodes one frame into `out`, which is one row of the backbone's input: [`InputSpec::len`] values, in its layout and
@@ -93,11 +85,7 @@ impl Decoder {
     /// # Panics
     /// If `out` is not [`InputSpec::len`] long: the caller's buffer does not fit the backbone.
     pub fn decode(&mut self, payload: &[u8], content_type: Option<&str>, out: &mut [f32]) -> Result<(), Rejection> {
-        assert_eq!(
-            out.len(),
-            self.spec.len(),
-            "the output row must be as long as the backbone's input"
-        );
+        assert_eq!(out.len(), self.spec.len(), "the output row must be as long as the backbone's input");
         if payload.is_empty() {
             return Err(Rejection::new(RejectReason::Empty, "the record has no bytes"));
         }
@@ -130,19 +118,14 @@ impl Decoder {
         let format = Format::sniff(payload)
             .ok_or_else(|| Rejection::new(RejectReason::UnknownFormat, unknown_words(payload, content_type)))?;
         let want_gray = self.spec.channels.count() == 1;
-        let (pixels, shape) = self
-            .scratch
-            .decode(format, payload, want_gray, self.limits.max_pixels)?;
+        let (pixels, shape) = self.scratch.decode(format, payload, want_gray, self.limits.max_pixels)?;
         self.fitter.fit(pixels, shape, out)
     }
 }
 
 /// Names what was found, without copying foreign text into logs: only hex digits and a shortened, cleaned content type.
 fn unknown_words(payload: &[u8], content_type: Option<&str>) -> String {
-    let start = payload
-        .iter()
-        .take(8)
-        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    let start = payload.iter().take(8).fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     let declared = content_type.map_or_else(String::new, |text| format!(", content-type {:?}", shorten(text)));
     format!("starts with {start}, which is neither JPEG, PNG nor WebP{declared}")
 }
@@ -154,7 +137,5 @@ fn shorten(text: &str) -> String {
 
 fn panic_words(panic: &(dyn std::any::Any + Send)) -> String {
     let words = panic.downcast_ref::<&str>().map(ToString::to_string);
-    words
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .map_or_else(|| "panic".to_owned(), |text| shorten(&text))
+    words.or_else(|| panic.downcast_ref::<String>().cloned()).map_or_else(|| "panic".to_owned(), |text| shorten(&text))
 }

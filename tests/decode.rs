@@ -32,9 +32,7 @@ fn spec(width: usize, height: usize, channels: Channels, layout: Layout) -> Inpu
 fn decode(spec: &InputSpec, payload: &[u8], content_type: Option<&str>) -> Result<Vec<f32>, RejectReason> {
     let mut out = vec![f32::NAN; spec.len()];
     let mut decoder = Decoder::new(spec.clone(), DecodeLimits::default());
-    decoder
-        .decode(payload, content_type, &mut out)
-        .map_err(|rejection| rejection.reason())?;
+    decoder.decode(payload, content_type, &mut out).map_err(|rejection| rejection.reason())?;
     Ok(out)
 }
 
@@ -46,9 +44,7 @@ fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
 
 /// Every pixel another colour.
 fn rgb(width: u32, height: u32) -> RgbImage {
-    RgbImage::from_fn(width, height, |x, y| {
-        Rgb([(x * 7) as u8, (y * 11) as u8, (x * 3 + y * 5) as u8])
-    })
+    RgbImage::from_fn(width, height, |x, y| Rgb([(x * 7) as u8, (y * 11) as u8, (x * 3 + y * 5) as u8]))
 }
 
 fn smooth(width: u32, height: u32) -> RgbImage {
@@ -79,10 +75,7 @@ fn a_png_of_the_right_size_is_copied_into_layout_and_channel_order() {
 fn scale_mean_and_std_are_applied_in_this_order() {
     let mut spec = spec(2, 1, Channels::Gray, Layout::Nchw);
     (spec.scale, spec.mean, spec.std) = (1.0 / 255.0, vec![0.5], vec![0.25]);
-    let png = encoded(
-        &GrayImage::from_raw(2, 1, vec![0, 255]).unwrap().into(),
-        ImageFormat::Png,
-    );
+    let png = encoded(&GrayImage::from_raw(2, 1, vec![0, 255]).unwrap().into(), ImageFormat::Png);
     assert_eq!(decode(&spec, &png, None).unwrap(), [-2.0, 2.0]);
 }
 
@@ -95,11 +88,7 @@ fn all_formats_and_pixel_types_give_the_same_picture() {
         ("webp", encoded(&image, ImageFormat::WebP), 0.0),
         ("alpha", encoded(&image.to_rgba8().into(), ImageFormat::Png), 0.0),
         ("16 bits", encoded(&image.to_rgb16().into(), ImageFormat::Png), 0.0),
-        (
-            "16 bits and alpha",
-            encoded(&image.to_rgba16().into(), ImageFormat::Png),
-            0.0,
-        ),
+        ("16 bits and alpha", encoded(&image.to_rgba16().into(), ImageFormat::Png), 0.0),
         ("raw", image.to_rgb8().into_raw(), 0.0),
         ("jpeg", encoded(&image, ImageFormat::Jpeg), 12.0),
     ];
@@ -115,21 +104,12 @@ fn all_formats_and_pixel_types_give_the_same_picture() {
 fn colour_becomes_grey_and_grey_becomes_colour() {
     let colour = encoded(&RgbImage::from_pixel(3, 2, Rgb([255, 0, 0])).into(), ImageFormat::Png);
     // Pillow: Image.new("RGB", (3, 2), (255, 0, 0)).convert("L") is 76.
-    assert_eq!(
-        decode(&spec(3, 2, Channels::Gray, Layout::Nchw), &colour, None).unwrap(),
-        [76.0; 6]
-    );
-    let gray = encoded(
-        &GrayImage::from_raw(2, 1, vec![9, 200]).unwrap().into(),
-        ImageFormat::Png,
-    );
+    assert_eq!(decode(&spec(3, 2, Channels::Gray, Layout::Nchw), &colour, None).unwrap(), [76.0; 6]);
+    let gray = encoded(&GrayImage::from_raw(2, 1, vec![9, 200]).unwrap().into(), ImageFormat::Png);
     let out = decode(&spec(2, 1, Channels::Rgb, Layout::Nchw), &gray, None).unwrap();
     assert_eq!(out, [9.0, 200.0, 9.0, 200.0, 9.0, 200.0]);
-    let raw = decode(
-        &spec(1, 1, Channels::Gray, Layout::Nchw),
-        &[255, 0, 0],
-        Some("application/x-raw;dtype=u8;shape=1x1x3"),
-    );
+    let raw =
+        decode(&spec(1, 1, Channels::Gray, Layout::Nchw), &[255, 0, 0], Some("application/x-raw;dtype=u8;shape=1x1x3"));
     assert_eq!(raw.unwrap(), [76.0]);
 }
 
@@ -140,12 +120,19 @@ fn a_grey_model_sees_a_jpegs_luma() {
     let luma = decode(&spec(40, 40, Channels::Gray, Layout::Nchw), &jpeg, None).unwrap();
     let rec_601 = |px: &Rgb<u8>| 0.299 * f32::from(px[0]) + 0.587 * f32::from(px[1]) + 0.114 * f32::from(px[2]);
     let colour = image.to_rgb8();
-    let worst = luma
-        .iter()
-        .zip(colour.pixels())
-        .map(|(a, px)| (a - rec_601(px)).abs())
-        .fold(0.0, f32::max);
+    let worst = luma.iter().zip(colour.pixels()).map(|(a, px)| (a - rec_601(px)).abs()).fold(0.0, f32::max);
     assert!(worst <= 4.0, "luma differs by {worst}");
+}
+
+/// Regression: the decoder's short cut to luma calls this valid file (written by ffmpeg) corrupt.
+#[test]
+fn a_grey_model_reads_444_jpegs_with_optimised_tables() {
+    let jpeg = include_bytes!("decode_444_optimised.jpg");
+    let colour = decode(&spec(28, 28, Channels::Rgb, Layout::Nhwc), jpeg, None).unwrap();
+    let gray = decode(&spec(28, 28, Channels::Gray, Layout::Nchw), jpeg, None).unwrap();
+    let rec_601 = |px: &[f32]| 0.299 * px[0] + 0.587 * px[1] + 0.114 * px[2];
+    let worst = gray.iter().zip(colour.chunks(3)).map(|(a, px)| (a - rec_601(px)).abs()).fold(0.0, f32::max);
+    assert!(worst <= 3.0, "luma differs by {worst}");
 }
 
 #[test]
@@ -155,29 +142,15 @@ fn stretch_crop_and_letterbox_do_what_they_say() {
     let png = encoded(&wide.into(), ImageFormat::Png);
     let mut spec = spec(8, 8, Channels::Gray, Layout::Nchw);
     let stretched = decode(&spec, &png, None).unwrap();
-    assert!(
-        stretched
-            .chunks(8)
-            .all(|row| row[..3] == [0.0; 3] && row[5..] == [255.0; 3])
-    );
+    assert!(stretched.chunks(8).all(|row| row[..3] == [0.0; 3] && row[5..] == [255.0; 3]));
     spec.resize = Resize::Crop;
     let cropped = decode(&spec, &png, None).unwrap();
-    assert!(
-        cropped
-            .chunks(8)
-            .all(|row| row[..3] == [0.0; 3] && row[5..] == [255.0; 3])
-    );
+    assert!(cropped.chunks(8).all(|row| row[..3] == [0.0; 3] && row[5..] == [255.0; 3]));
     spec.resize = Resize::Letterbox;
     let boxed = decode(&spec, &png, None).unwrap();
     let rows: Vec<&[f32]> = boxed.chunks(8).collect();
-    assert!(
-        rows[..2].iter().chain(&rows[6..]).all(|row| *row == [0.0; 8]),
-        "bars above and below"
-    );
-    assert!(
-        rows[2..6].iter().all(|row| row[5..] == [255.0; 3]),
-        "the picture between them"
-    );
+    assert!(rows[..2].iter().chain(&rows[6..]).all(|row| *row == [0.0; 8]), "bars above and below");
+    assert!(rows[2..6].iter().all(|row| row[5..] == [255.0; 3]), "the picture between them");
 }
 
 #[test]
@@ -186,9 +159,8 @@ fn resizing_matches_pillow() {
     let ramp = GrayImage::from_fn(8, 8, |x, y| image::Luma([((y * 8 + x) * 4) as u8]));
     let png = encoded(&ramp.into(), ImageFormat::Png);
     let out = decode(&spec(4, 4, Channels::Gray, Layout::Nchw), &png, None).unwrap();
-    let pillow = [
-        26.0, 33.0, 41.0, 48.0, 83.0, 90.0, 98.0, 105.0, 147.0, 154.0, 162.0, 169.0, 204.0, 211.0, 219.0, 226.0,
-    ];
+    let pillow =
+        [26.0, 33.0, 41.0, 48.0, 83.0, 90.0, 98.0, 105.0, 147.0, 154.0, 162.0, 169.0, 204.0, 211.0, 219.0, 226.0];
     assert_eq!(out, pillow);
 }
 
@@ -201,10 +173,7 @@ fn prepared_tensors_are_taken_as_they_are() {
     spec.scale = 0.001;
     assert_eq!(decode(&spec, &bytes, content_type).unwrap(), values);
     spec.layout = Layout::Nchw;
-    assert_eq!(
-        decode(&spec, &bytes, content_type).unwrap(),
-        [0.5, 3.0, -1.0, 4.0, 2.0, 5.0]
-    );
+    assert_eq!(decode(&spec, &bytes, content_type).unwrap(), [0.5, 3.0, -1.0, 4.0, 2.0, 5.0]);
     let nan: Vec<u8> = [f32::NAN; 6].iter().flat_map(|value| value.to_le_bytes()).collect();
     assert_eq!(decode(&spec, &nan, content_type), Err(RejectReason::BadTensor));
 }
@@ -222,12 +191,7 @@ fn every_fault_has_its_reason() {
     for (name, whole) in [("png", &png), ("jpeg", &jpeg), ("webp", &webp)] {
         for length in [whole.len() / 4, whole.len() / 2, whole.len() - 20] {
             let cut = decode(&spec, &whole[..length], None);
-            assert_eq!(
-                cut,
-                Err(RejectReason::Corrupt),
-                "{name} cut at {length} of {}",
-                whole.len()
-            );
+            assert_eq!(cut, Err(RejectReason::Corrupt), "{name} cut at {length} of {}", whole.len());
         }
     }
     assert_eq!(raw("application/x-raw; dtype=u8; shape=8x8x1"), Ok(vec![0.0; 64]));
@@ -264,31 +228,16 @@ fn png_header(width: u32, height: u32) -> Vec<u8> {
 
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc: u32, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            if crc & 1 == 1 {
-                (crc >> 1) ^ 0xEDB8_8320
-            } else {
-                crc >> 1
-            }
-        })
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xEDB8_8320 } else { crc >> 1 })
     })
 }
 
 #[test]
 fn bombs_are_refused_by_their_header() {
     let spec = spec(8, 8, Channels::Rgb, Layout::Nchw);
-    assert_eq!(
-        decode(&spec, &png_header(20_000, 20_000), None),
-        Err(RejectReason::TooLarge)
-    );
-    assert_eq!(
-        decode(&spec, &png_header(60_000, 60_000), None),
-        Err(RejectReason::TooLarge)
-    );
-    assert_eq!(
-        decode(&spec, &png_header(u32::MAX >> 1, u32::MAX >> 1), None),
-        Err(RejectReason::TooLarge)
-    );
+    assert_eq!(decode(&spec, &png_header(20_000, 20_000), None), Err(RejectReason::TooLarge));
+    assert_eq!(decode(&spec, &png_header(60_000, 60_000), None), Err(RejectReason::TooLarge));
+    assert_eq!(decode(&spec, &png_header(u32::MAX >> 1, u32::MAX >> 1), None), Err(RejectReason::TooLarge));
     // The same size, claimed by a JPEG and by a WebP whose other bytes are whole.
     let mut jpeg = encoded(&smooth(16, 16).into(), ImageFormat::Jpeg);
     let frame = jpeg.windows(2).position(|marker| marker == [0xFF, 0xC0]).unwrap();
@@ -312,19 +261,13 @@ fn a_frame_does_not_see_the_frame_before_it() {
     let frames = [
         encoded(&rgb(64, 48).into(), ImageFormat::Png),
         encoded(&rgb(16, 16).into(), ImageFormat::Jpeg),
-        encoded(
-            &GrayImage::from_pixel(16, 16, image::Luma([7])).into(),
-            ImageFormat::Png,
-        ),
+        encoded(&GrayImage::from_pixel(16, 16, image::Luma([7])).into(), ImageFormat::Png),
         b"\xFF\xD8\xFFbroken".to_vec(),
         encoded(&rgb(9, 33).into(), ImageFormat::WebP),
     ];
     for frame in frames.iter().chain(frames.iter().rev()) {
         let mut out = vec![0.0; spec.len()];
-        let used = decoder
-            .decode(frame, None, &mut out)
-            .map(|()| out)
-            .map_err(|rejection| rejection.reason());
+        let used = decoder.decode(frame, None, &mut out).map(|()| out).map_err(|rejection| rejection.reason());
         assert_eq!(used, decode(&spec, frame, None));
     }
 }
@@ -354,11 +297,7 @@ fn relayout(spec: &InputSpec, frame: &[f32]) -> (InputSpec, Vec<f32>) {
             Layout::Nhwc => out[(at % channels) * area + at / channels] = *value,
         }
     }
-    other.layout = if spec.layout == Layout::Nchw {
-        Layout::Nhwc
-    } else {
-        Layout::Nchw
-    };
+    other.layout = if spec.layout == Layout::Nchw { Layout::Nhwc } else { Layout::Nchw };
     (other, out)
 }
 

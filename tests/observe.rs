@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,12 +18,7 @@ use offramp::observe::metrics::{
 use offramp::plan::ExitId;
 
 fn metrics() -> Arc<Metrics> {
-    Metrics::new(BuildInfo {
-        version: "1.2.3",
-        backbone: "abc",
-        plan: "def",
-    })
-    .unwrap()
+    Metrics::new(BuildInfo { version: "1.2.3", backbone: "abc", plan: "def" }, 8).unwrap()
 }
 
 /// Everything once, so that no series is missing.
@@ -59,41 +55,20 @@ fn every_metric_of_the_table_is_exported_with_its_kind_help_and_labels() {
     exercise(&metrics);
     let text = metrics.render();
     for spec in TABLE {
-        let head = format!(
-            "# HELP {} {}\n# TYPE {} {}\n",
-            spec.name,
-            spec.help,
-            spec.name,
-            spec.kind.as_str()
-        );
+        let head = format!("# HELP {} {}\n# TYPE {} {}\n", spec.name, spec.help, spec.name, spec.kind.as_str());
         assert!(text.contains(&head), "{} is missing or described otherwise", spec.name);
-        let name = if spec.kind == Kind::Histogram {
-            format!("{}_bucket", spec.name)
-        } else {
-            spec.name.to_owned()
-        };
-        let series = text
-            .lines()
-            .find(|line| line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name} ")));
+        let name = if spec.kind == Kind::Histogram { format!("{}_bucket", spec.name) } else { spec.name.to_owned() };
+        let series =
+            text.lines().find(|line| line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name} ")));
         let series = series.unwrap_or_else(|| panic!("{name} has no series"));
         for label in spec.labels {
-            assert!(
-                series.contains(&format!("{label}=\"")),
-                "{series} lacks the label {label}"
-            );
+            assert!(series.contains(&format!("{label}=\"")), "{series} lacks the label {label}");
         }
-        assert_eq!(
-            spec.kind == Kind::Counter,
-            spec.name.ends_with("_total"),
-            "{}",
-            spec.name
-        );
+        assert_eq!(spec.kind == Kind::Counter, spec.name.ends_with("_total"), "{}", spec.name);
         assert_eq!(spec.kind == Kind::Histogram, !spec.buckets.is_empty(), "{}", spec.name);
         assert!(spec.buckets.is_sorted_by(|a, b| a < b), "{}", spec.name);
     }
-    let exported = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let exported = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     for name in exported.filter(|name| !name.starts_with("process_")) {
         assert!(TABLE.iter().any(|spec| spec.name == name), "{name} is not in the table");
     }
@@ -169,13 +144,38 @@ fn two_workers_in_one_process_do_not_mix() {
 }
 
 #[test]
+fn only_the_plans_exits_have_series() {
+    let metrics = Metrics::new(BuildInfo { version: "1", backbone: "b", plan: "p" }, 2).unwrap();
+    metrics.answered(Some(ExitId(2)), Duration::ZERO);
+    metrics.answered(None, Duration::ZERO);
+    metrics.answered(Some(ExitId(3)), Duration::ZERO);
+    let values = parse(&metrics.render());
+    let exits: Vec<_> = values.iter().filter(|(name, _)| name.starts_with("offramp_exits_total")).collect();
+    assert_eq!(exits.len(), 3, "{exits:?}");
+    assert_eq!(values[r#"offramp_exits_total{exit="2"}"#], 1.0);
+    assert_eq!(values[r#"offramp_exits_total{exit="full"}"#], 1.0);
+    assert_eq!(metrics.totals().early(), 2, "an exit that the plan does not have is still counted");
+}
+
+#[test]
+fn promtool_finds_nothing_to_complain_about() {
+    let metrics = metrics();
+    exercise(&metrics);
+    let spawned =
+        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let Ok(mut promtool) = spawned else {
+        eprintln!("skipped: no promtool on the PATH (Debian: apt-get install prometheus)");
+        return;
+    };
+    promtool.stdin.take().unwrap().write_all(metrics.render().as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn the_markdown_table_has_a_line_for_every_metric() {
     let text = markdown();
-    assert!(
-        TABLE
-            .iter()
-            .all(|spec| text.contains(&format!("| `{}` | {} |", spec.name, spec.kind.as_str())))
-    );
+    assert!(TABLE.iter().all(|spec| text.contains(&format!("| `{}` | {} |", spec.name, spec.kind.as_str()))));
     assert!(text.lines().all(|line| line.matches('|').count() == 6), "{text}");
 }
 
@@ -184,10 +184,7 @@ fn readiness_names_what_is_missing() {
     let now = Instant::now();
     let health = Health::new(now, Duration::from_secs(10));
     let missing = |health: &Health| -> Vec<String> { health.ready(now).missing.into_iter().map(|m| m.what).collect() };
-    assert_eq!(
-        missing(&health),
-        ["model-loaded", "broker-reachable", "heads-read", "assignment-held"]
-    );
+    assert_eq!(missing(&health), ["model-loaded", "broker-reachable", "heads-read", "assignment-held"]);
     for condition in Condition::ALL {
         health.set(condition, true);
     }
@@ -227,11 +224,7 @@ fn a_stuck_or_lost_thread_ends_liveness_and_a_waiting_or_retired_one_does_not() 
 async fn request(address: SocketAddr, path: &'static str) -> (u16, String) {
     let exchange = move || {
         let mut stream = TcpStream::connect(address).unwrap();
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
@@ -262,15 +255,9 @@ async fn the_endpoints_answer_until_shutdown() {
     for condition in Condition::ALL {
         health.set(condition, true);
     }
-    assert_eq!(
-        request(address, "/readyz").await,
-        (200, r#"{"ok":true,"missing":[]}"#.to_owned())
-    );
+    assert_eq!(request(address, "/readyz").await, (200, r#"{"ok":true,"missing":[]}"#.to_owned()));
     assert_eq!(request(address, "/startupz").await.0, 200);
-    assert_eq!(
-        request(address, "/status").await,
-        (200, r#"{"worker":"w-1"}"#.to_owned())
-    );
+    assert_eq!(request(address, "/status").await, (200, r#"{"worker":"w-1"}"#.to_owned()));
     assert!(request(address, "/metrics").await.1.contains("offramp_build_info"));
     assert!(request(address, "/").await.1.contains("<title>offramp</title>"));
     assert_eq!(request(address, "/nothing").await.0, 404);

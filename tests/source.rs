@@ -76,10 +76,7 @@ impl Files {
 }
 
 fn raw() -> SourceOptions {
-    SourceOptions {
-        encoding: Encoding::Raw,
-        ..SourceOptions::default()
-    }
+    SourceOptions { encoding: Encoding::Raw, ..SourceOptions::default() }
 }
 
 fn all(path: &Path, options: &SourceOptions) -> Vec<Picture> {
@@ -111,9 +108,7 @@ fn png(image: &GrayImage) -> Vec<u8> {
 
 fn jpeg(shade: u8) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
-    RgbImage::from_pixel(16, 16, image::Rgb([shade, 0, 0]))
-        .write_to(&mut bytes, ImageFormat::Jpeg)
-        .unwrap();
+    RgbImage::from_pixel(16, 16, image::Rgb([shade, 0, 0])).write_to(&mut bytes, ImageFormat::Jpeg).unwrap();
     bytes.into_inner()
 }
 
@@ -126,10 +121,7 @@ fn arrays_give_the_same_frames_whatever_file_they_are_in() {
         files.write("frames-idx3-ubyte", &pictures_idx()),
         files.write("frames-idx3-ubyte.gz", &gzipped(&pictures_idx())),
         files.write("frames.npy", &npy("|u1", &shape, &values)),
-        files.write(
-            "channels.npy",
-            &npy("|u1", &format!("({FRAMES}, {SIDE}, {SIDE}, 1)"), &values),
-        ),
+        files.write("channels.npy", &npy("|u1", &format!("({FRAMES}, {SIDE}, {SIDE}, 1)"), &values)),
     ];
     for path in &sources {
         let pictures = all(path, &raw());
@@ -158,21 +150,12 @@ fn what_a_source_encodes_the_decoder_reads_back() {
         resize: Resize::Stretch,
     };
     for (encoding, tolerance) in [(Encoding::Png, 0.0), (Encoding::Raw, 0.0), (Encoding::Jpeg, 6.0)] {
-        let options = SourceOptions {
-            encoding,
-            ..SourceOptions::default()
-        };
+        let options = SourceOptions { encoding, ..SourceOptions::default() };
         let mut decoder = Decoder::new(spec.clone(), DecodeLimits::default());
         for (frame, picture) in all(&path, &options).iter().enumerate() {
             let mut out = vec![0.0; spec.len()];
-            decoder
-                .decode(&picture.bytes, Some(&picture.content_type), &mut out)
-                .unwrap();
-            let worst = out
-                .iter()
-                .zip(pixels(frame))
-                .map(|(a, b)| (a - f32::from(b)).abs())
-                .fold(0.0, f32::max);
+            decoder.decode(&picture.bytes, Some(&picture.content_type), &mut out).unwrap();
+            let worst = out.iter().zip(pixels(frame)).map(|(a, b)| (a - f32::from(b)).abs()).fold(0.0, f32::max);
             assert!(worst <= tolerance, "{encoding:?} differs by {worst}");
         }
     }
@@ -189,23 +172,14 @@ fn labels_and_picks_come_from_their_own_files() {
         files.write("labels.txt", b"3\n1\n4\n1\n5\n"),
     ];
     for labels in labels {
-        let options = SourceOptions {
-            labels: Some(labels),
-            ..raw()
-        };
+        let options = SourceOptions { labels: Some(labels), ..raw() };
         let found: Vec<_> = all(&path, &options).into_iter().map(|picture| picture.label).collect();
         assert_eq!(found, [3, 1, 4, 1, 5].map(|label| Some(Label::Index(label))));
     }
     let labels = Some(files.write("names.txt", b"a\nb\nc\nd\ne\n"));
-    let pick = Some(files.write(
-        "pick.npy",
-        &npy("<i8", "(2,)", &[3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
-    ));
+    let pick = Some(files.write("pick.npy", &npy("<i8", "(2,)", &[3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])));
     let picked = all(&path, &SourceOptions { labels, pick, ..raw() });
-    assert_eq!(
-        picked.iter().map(|p| p.bytes.clone()).collect::<Vec<_>>(),
-        [pixels(3), pixels(0)]
-    );
+    assert_eq!(picked.iter().map(|p| p.bytes.clone()).collect::<Vec<_>>(), [pixels(3), pixels(0)]);
     assert_eq!(picked[0].label, Some(Label::Name("d".to_owned())));
 }
 
@@ -226,17 +200,11 @@ fn a_folder_gives_its_pictures_sorted_with_the_sub_folder_as_class() {
         files.write(name, &picture);
     }
     let pictures = all(files.0.path(), &SourceOptions::default());
-    let found: Vec<(String, Option<String>)> = pictures
-        .iter()
-        .map(|p| (p.name.clone(), p.label.as_ref().map(ToString::to_string)))
-        .collect();
+    let found: Vec<(String, Option<String>)> =
+        pictures.iter().map(|p| (p.name.clone(), p.label.as_ref().map(ToString::to_string))).collect();
     let cat = Some("cat".to_owned());
-    let expected = [
-        ("0.webp", None),
-        ("cat/1.PNG", cat.clone()),
-        ("cat/2.png", cat),
-        ("dog/deep/1.jpeg", Some("dog".to_owned())),
-    ];
+    let expected =
+        [("0.webp", None), ("cat/1.PNG", cat.clone()), ("cat/2.png", cat), ("dog/deep/1.jpeg", Some("dog".to_owned()))];
     assert_eq!(found, expected.map(|(name, label)| (name.to_owned(), label)));
     assert_eq!(pictures[3].content_type, "image/jpeg");
     assert_eq!(pictures[1].bytes, picture);
@@ -248,39 +216,18 @@ fn every_fault_names_the_file_the_reason_and_the_fix() {
     let cases = [
         (PathBuf::from("/nothing/here"), "cannot read"),
         (files.write("empty", b""), "the file is empty"),
-        (
-            files.write("short.idx", &pictures_idx()[..50]),
-            "ends inside frame 2 of the 5",
-        ),
+        (files.write("short.idx", &pictures_idx()[..50]), "ends inside frame 2 of the 5"),
         (files.write("head.idx", &pictures_idx()[..9]), "inside its IDX header"),
         (files.write("labels.idx", &idx(1, &[5], &[1; 5])), "no pictures"),
         (files.write("floats.idx", &[0, 0, 0x0D, 1, 0, 0, 0, 1]), "IDX type 0x0d"),
-        (
-            files.write("huge.idx", &idx(3, &[1, u32::MAX, u32::MAX], &[])),
-            "its frames are 4294967295",
-        ),
+        (files.write("huge.idx", &idx(3, &[1, u32::MAX, u32::MAX], &[])), "its frames are 4294967295"),
         (files.write("none.idx", &idx(3, &[0, 4, 4], &[])), "no frames"),
-        (
-            files.write("floats.npy", &npy("<f4", "(1, 2, 2)", &[0; 16])),
-            "numpy.uint8",
-        ),
-        (
-            files.write("first.npy", &npy("|u1", "(1, 3, 8, 8)", &[0; 192])),
-            "numpy.moveaxis",
-        ),
+        (files.write("floats.npy", &npy("<f4", "(1, 2, 2)", &[0; 16])), "numpy.uint8"),
+        (files.write("first.npy", &npy("|u1", "(1, 3, 8, 8)", &[0; 192])), "numpy.moveaxis"),
         (files.write("flat.npy", &npy("|u1", "(9,)", &[0; 9])), "1 dimensions"),
-        (
-            files.write("forged.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff{'descr'"),
-            "claims 4294967295 bytes",
-        ),
-        (
-            files.write("folder/readme.txt", b"x").parent().unwrap().to_owned(),
-            "no pictures in this folder",
-        ),
-        (
-            files.write("no.mjpeg", b"this is no stream of pictures"),
-            "no JPEG in it",
-        ),
+        (files.write("forged.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff{'descr'"), "claims 4294967295 bytes"),
+        (files.write("folder/readme.txt", b"x").parent().unwrap().to_owned(), "no pictures in this folder"),
+        (files.write("no.mjpeg", b"this is no stream of pictures"), "no JPEG in it"),
         (files.write("torn.mjpeg", &jpeg(9)[..200]), "ends inside picture 0"),
     ];
     for (path, words) in &cases {
@@ -299,19 +246,10 @@ fn motion_jpeg_is_split_into_its_pictures() {
     let files = Files::new();
     let pictures: Vec<Vec<u8>> = (0..40).map(|shade| jpeg(shade * 6)).collect();
     let plain = files.write("plain.mjpeg", &pictures.concat());
-    let multipart: Vec<u8> = pictures
-        .iter()
-        .flat_map(|p| [b"--b\r\nContent-Type: image/jpeg\r\n\r\n", &p[..], b"\r\n"].concat())
-        .collect();
-    for path in [
-        plain,
-        files.write("recorded.mjpg", &multipart),
-        files.write("by-content", &pictures.concat()),
-    ] {
-        let found: Vec<Vec<u8>> = all(&path, &SourceOptions::default())
-            .into_iter()
-            .map(|p| p.bytes)
-            .collect();
+    let multipart: Vec<u8> =
+        pictures.iter().flat_map(|p| [b"--b\r\nContent-Type: image/jpeg\r\n\r\n", &p[..], b"\r\n"].concat()).collect();
+    for path in [plain, files.write("recorded.mjpg", &multipart), files.write("by-content", &pictures.concat())] {
+        let found: Vec<Vec<u8>> = all(&path, &SourceOptions::default()).into_iter().map(|p| p.bytes).collect();
         assert!(found == pictures, "{}", path.display());
     }
 }
@@ -322,10 +260,7 @@ fn fake_ffmpeg(files: &Files, script: &str) -> SourceOptions {
     use std::os::unix::fs::PermissionsExt as _;
     let path = files.write("fake-ffmpeg", format!("#!/bin/sh\n{script}\n").as_bytes());
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    SourceOptions {
-        ffmpeg: path,
-        ..SourceOptions::default()
-    }
+    SourceOptions { ffmpeg: path, ..SourceOptions::default() }
 }
 
 #[cfg(unix)]
@@ -340,14 +275,8 @@ fn a_video_is_read_through_a_child_process() {
     assert_eq!(found, pictures);
     let options = fake_ffmpeg(&files, "echo 'clip.mp4: moov atom not found' >&2; exit 187");
     let words = fault(&video, &options);
-    assert!(
-        words.contains("moov atom not found") && words.contains("187"),
-        "{words}"
-    );
-    let options = SourceOptions {
-        ffmpeg: PathBuf::from("no-such-ffmpeg"),
-        ..SourceOptions::default()
-    };
+    assert!(words.contains("moov atom not found") && words.contains("187"), "{words}");
+    let options = SourceOptions { ffmpeg: PathBuf::from("no-such-ffmpeg"), ..SourceOptions::default() };
     let words = fault(&video, &options);
     assert!(words.contains("install ffmpeg"), "{words}");
     // A source that is dropped ends its child: this one would never end by itself.
@@ -365,24 +294,13 @@ fn mock(partitions: i32) -> MockCluster<'static, DefaultProducerContext> {
 
 fn feed_options(bootstrap: String) -> FeedOptions {
     let kafka = vec![("message.max.bytes".to_owned(), "20000".to_owned())];
-    FeedOptions {
-        bootstrap,
-        topic: "frames".to_owned(),
-        cameras: 3,
-        rate: None,
-        kafka,
-    }
+    FeedOptions { bootstrap, topic: "frames".to_owned(), cameras: 3, rate: None, kafka }
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "it stands for what a source yields")]
 fn picture(number: usize, length: usize) -> Result<Picture, SourceError> {
     let bytes = vec![number as u8; length];
-    Ok(Picture {
-        name: format!("frame {number}"),
-        bytes,
-        content_type: "image/png".to_owned(),
-        label: None,
-    })
+    Ok(Picture { name: format!("frame {number}"), bytes, content_type: "image/png".to_owned(), label: None })
 }
 
 /// A frame as it stands in the topic.
@@ -432,26 +350,14 @@ fn the_feeder_plays_cameras_in_turn_and_keeps_each_ones_order() {
         asked += 1;
         if asked % 7 == 0 { Pace::Wait } else { Pace::Go }
     };
-    let report = feed(
-        &options,
-        (0..60).map(|n| picture(n, 100)),
-        &AtomicBool::new(false),
-        pace,
-    )
-    .unwrap();
-    assert_eq!(
-        (report.progress.sent, report.progress.delivered, report.progress.failed),
-        (60, 60, 0)
-    );
+    let report = feed(&options, (0..60).map(|n| picture(n, 100)), &AtomicBool::new(false), pace).unwrap();
+    assert_eq!((report.progress.sent, report.progress.delivered, report.progress.failed), (60, 60, 0));
     assert_eq!(report.progress.bytes, 6000);
     let mut cameras: HashMap<String, Vec<u8>> = HashMap::new();
     let mut homes: HashMap<String, i32> = HashMap::new();
     for record in consume(&options.bootstrap, 60) {
         assert_eq!(record.content_type, "image/png");
-        assert_eq!(
-            *homes.entry(record.camera.clone()).or_insert(record.partition),
-            record.partition
-        );
+        assert_eq!(*homes.entry(record.camera.clone()).or_insert(record.partition), record.partition);
         cameras.entry(record.camera).or_default().push(record.first_byte);
     }
     for camera in 0..3 {
@@ -468,10 +374,7 @@ fn a_frame_that_kafka_refuses_is_counted_and_the_others_go_on() {
     let report = feed(&options, pictures, &AtomicBool::new(false), |_| Pace::Go).unwrap();
     assert_eq!((report.progress.delivered, report.progress.failed), (9, 1));
     let reason = report.first_failure.unwrap();
-    assert!(
-        reason.contains("frame 4") && reason.contains("message.max.bytes"),
-        "{reason}"
-    );
+    assert!(reason.contains("frame 4") && reason.contains("message.max.bytes"), "{reason}");
 }
 
 #[test]
@@ -496,21 +399,14 @@ fn a_source_that_fails_in_the_middle_is_an_error() {
     let source = source::open(&files.write("short", &pictures_idx()[..50]), &raw()).unwrap();
     let error = feed(&options, source, &AtomicBool::new(false), |_| Pace::Go).unwrap_err();
     assert!(matches!(error, FeedError::Source(_)), "{error}");
-    assert_eq!(
-        consume(&options.bootstrap, 2).len(),
-        2,
-        "the frames in front of it are delivered"
-    );
+    assert_eq!(consume(&options.bootstrap, 2).len(), 2, "the frames in front of it are delivered");
 }
 
 #[test]
 fn settings_that_kafka_does_not_know_are_refused() {
     let mut options = feed_options("localhost:1".to_owned());
     options.kafka = vec![("no.such.setting".to_owned(), "1".to_owned())];
-    let error = feed(&options, (0..1).map(|n| picture(n, 1)), &AtomicBool::new(false), |_| {
-        Pace::Go
-    })
-    .unwrap_err();
+    let error = feed(&options, (0..1).map(|n| picture(n, 1)), &AtomicBool::new(false), |_| Pace::Go).unwrap_err();
     assert!(error.to_string().contains("no.such.setting"), "{error}");
 }
 

@@ -15,12 +15,7 @@ use crate::source::{self, Encoding, FrameSource, Picture, SourceError, SourceOpt
 #[derive(Debug, Clone, clap::Args)]
 pub struct FeedArgs {
     /// Kafka's address.
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        env = "KAFKA_BOOTSTRAP",
-        default_value = "localhost:9092"
-    )]
+    #[arg(long, value_name = "HOST:PORT", env = "KAFKA_BOOTSTRAP", default_value = "localhost:9092")]
     pub bootstrap: String,
     /// The topic for the frames; it must exist.
     #[arg(long, value_name = "TOPIC")]
@@ -56,11 +51,7 @@ pub struct FeedArgs {
 
 fn positive(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    if rate.is_finite() && rate > 0.0 {
-        Ok(rate)
-    } else {
-        Err("must be more than zero".to_owned())
-    }
+    if rate.is_finite() && rate > 0.0 { Ok(rate) } else { Err("must be more than zero".to_owned()) }
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -80,23 +71,9 @@ pub fn run(args: FeedArgs) -> anyhow::Result<()> {
         ..SourceOptions::default()
     };
     let first = source::open(&args.frames, &options)?;
-    let total = if args.again {
-        args.limit
-    } else {
-        at_most(first.frames(), args.limit)
-    };
-    let pictures = Repeat {
-        path: args.frames.clone(),
-        options,
-        again: args.again,
-        current: first,
-        yielded: false,
-    };
-    let pictures = pictures.take(
-        args.limit
-            .and_then(|limit| usize::try_from(limit).ok())
-            .unwrap_or(usize::MAX),
-    );
+    let total = if args.again { args.limit } else { at_most(first.frames(), args.limit) };
+    let pictures = Repeat { path: args.frames.clone(), options, again: args.again, current: first, yielded: false };
+    let pictures = pictures.take(args.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX));
     let feed_options = FeedOptions {
         bootstrap: args.bootstrap,
         topic: args.topic.clone(),
@@ -123,12 +100,7 @@ fn at_most(frames: Option<u64>, limit: Option<u64>) -> Option<u64> {
 
 /// One line on stdout; frames that were not delivered are an error.
 fn summarise(report: &FeedReport, topic: &str, cameras: u32) -> anyhow::Result<()> {
-    let FeedProgress {
-        delivered,
-        failed,
-        bytes,
-        ..
-    } = report.progress;
+    let FeedProgress { delivered, failed, bytes, .. } = report.progress;
     let seconds = report.elapsed.as_secs_f64();
     let rate = if seconds > 0.0 { delivered as f64 / seconds } else { 0.0 };
     let stopped = if report.stopped { ", stopped" } else { "" };
@@ -140,7 +112,7 @@ fn summarise(report: &FeedReport, topic: &str, cameras: u32) -> anyhow::Result<(
     .context("cannot write the summary")?;
     if failed > 0 {
         let reason = report.first_failure.as_deref().unwrap_or("no reason given");
-        bail!("{failed} frames were not delivered; the first: {reason}");
+        bail!("frames not delivered: {failed}; the first: {reason}");
     }
     Ok(())
 }
@@ -150,10 +122,7 @@ fn bar(total: Option<u64>) -> anyhow::Result<ProgressBar> {
         return Ok(ProgressBar::hidden());
     }
     let (bar, template) = match total {
-        Some(total) => (
-            ProgressBar::new(total),
-            "{bar:40.cyan} {pos}/{len} frames · {per_sec} · {msg} · {eta} left",
-        ),
+        Some(total) => (ProgressBar::new(total), "{bar:40.cyan} {pos}/{len} frames · {per_sec} · {msg} · {eta} left"),
         None => (ProgressBar::new_spinner(), "{spinner} {pos} frames · {per_sec} · {msg}"),
     };
     Ok(bar.with_style(ProgressStyle::with_template(template)?))
@@ -170,10 +139,8 @@ fn show(bar: &ProgressBar, progress: &FeedProgress) {
 fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot wait for Ctrl-C")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot wait for Ctrl-C")?;
     std::thread::Builder::new()
         .name("ctrl-c".to_owned())
         .spawn(move || {

@@ -18,34 +18,20 @@ pub fn mirror(spec: &InputSpec, frame: &[f32], out: &mut [f32]) {
 /// # Panics
 /// If one of them has another length.
 pub fn shift(spec: &InputSpec, frame: &[f32], dx: i32, dy: i32, out: &mut [f32]) {
-    remap(spec, frame, out, |x, y| {
-        (moved(x, dx, spec.width), moved(y, dy, spec.height))
-    });
+    remap(spec, frame, out, |x, y| (moved(x, dx, spec.width), moved(y, dy, spec.height)));
 }
 
 /// The source coordinate of `at` after a move by `by`, kept inside `0..length`.
 fn moved(at: usize, by: i32, length: usize) -> usize {
     let distance = by.unsigned_abs() as usize;
-    let from = if by >= 0 {
-        at.saturating_sub(distance)
-    } else {
-        at.saturating_add(distance)
-    };
+    let from = if by >= 0 { at.saturating_sub(distance) } else { at.saturating_add(distance) };
     from.min(length.saturating_sub(1))
 }
 
 /// Fills every pixel of `out` from the pixel of `frame` that `source` names.
 fn remap(spec: &InputSpec, frame: &[f32], out: &mut [f32], source: impl Fn(usize, usize) -> (usize, usize)) {
-    assert_eq!(
-        frame.len(),
-        spec.len(),
-        "the frame must be one row of the backbone's input"
-    );
-    assert_eq!(
-        out.len(),
-        spec.len(),
-        "the copy must be one row of the backbone's input"
-    );
+    assert_eq!(frame.len(), spec.len(), "the frame must be one row of the backbone's input");
+    assert_eq!(out.len(), spec.len(), "the copy must be one row of the backbone's input");
     if spec.is_empty() {
         return;
     }
@@ -55,10 +41,7 @@ fn remap(spec: &InputSpec, frame: &[f32], out: &mut [f32], source: impl Fn(usize
         Layout::Nhwc => spec.channels.count(),
     };
     let row = spec.width * group;
-    for (from, to) in frame
-        .chunks_exact(row * spec.height)
-        .zip(out.chunks_exact_mut(row * spec.height))
-    {
+    for (from, to) in frame.chunks_exact(row * spec.height).zip(out.chunks_exact_mut(row * spec.height)) {
         for (y, line) in to.chunks_exact_mut(row).enumerate() {
             for (x, pixel) in line.chunks_exact_mut(group).enumerate() {
                 let (sx, sy) = source(x, y);

@@ -26,9 +26,7 @@ pub(super) struct Fitter {
 
 impl Fitter {
     pub(super) fn new(spec: &InputSpec) -> Self {
-        let table = (0..spec.channels.count())
-            .map(|channel| table_of(spec, channel))
-            .collect();
+        let table = (0..spec.channels.count()).map(|channel| table_of(spec, channel)).collect();
         Self {
             width: spec.width,
             height: spec.height,
@@ -49,18 +47,12 @@ impl Fitter {
         let (pixels, shape) = if shape.channels == 3 && self.channels == Channels::Gray {
             let shape = Shape { channels: 1, ..shape };
             let gray = sized(&mut self.gray, shape.len());
-            gray.iter_mut()
-                .zip(pixels.chunks_exact(3))
-                .for_each(|(to, px)| *to = luma(px[0], px[1], px[2]));
+            gray.iter_mut().zip(pixels.chunks_exact(3)).for_each(|(to, px)| *to = luma(px[0], px[1], px[2]));
             (self.gray.as_slice(), shape)
         } else {
             (pixels, shape)
         };
-        let target = Shape {
-            width: self.width,
-            height: self.height,
-            channels: shape.channels,
-        };
+        let target = Shape { width: self.width, height: self.height, channels: shape.channels };
         if shape == target {
             self.normalise_from(pixels, shape.channels, out);
             return Ok(());
@@ -69,32 +61,13 @@ impl Fitter {
             Resize::Stretch | Resize::Crop => target,
             Resize::Letterbox => letterbox_inner(shape, target),
         };
-        resize(
-            &mut self.resizer,
-            self.rule,
-            (pixels, shape),
-            (sized(&mut self.resized, inner.len()), inner),
-        )?;
+        resize(&mut self.resizer, self.rule, (pixels, shape), (sized(&mut self.resized, inner.len()), inner))?;
         if inner == target {
-            normalise(
-                &self.table,
-                self.channels,
-                self.layout,
-                &self.resized,
-                shape.channels,
-                out,
-            );
+            normalise(&self.table, self.channels, self.layout, &self.resized, shape.channels, out);
         } else {
             self.canvas.clear();
             blit_centred(&self.resized, inner, sized(&mut self.canvas, target.len()), target);
-            normalise(
-                &self.table,
-                self.channels,
-                self.layout,
-                &self.canvas,
-                shape.channels,
-                out,
-            );
+            normalise(&self.table, self.channels, self.layout, &self.canvas, shape.channels, out);
         }
         Ok(())
     }
@@ -183,16 +156,11 @@ fn normalise(table: &[[f32; 256]], order: Channels, layout: Layout, pixels: &[u8
             Layout::Nchw => {
                 let area = out.len() / count;
                 let plane = &mut out[channel * area..(channel + 1) * area];
-                plane
-                    .iter_mut()
-                    .zip(source)
-                    .for_each(|(to, &pixel)| *to = values[usize::from(pixel)]);
+                plane.iter_mut().zip(source).for_each(|(to, &pixel)| *to = values[usize::from(pixel)]);
             }
             Layout::Nhwc => {
                 let slots = out.iter_mut().skip(channel).step_by(count);
-                slots
-                    .zip(source)
-                    .for_each(|(to, &pixel)| *to = values[usize::from(pixel)]);
+                slots.zip(source).for_each(|(to, &pixel)| *to = values[usize::from(pixel)]);
             }
         }
     }

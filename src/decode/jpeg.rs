@@ -20,11 +20,7 @@ pub(crate) enum End {
 /// Finds the end of the picture that starts at the first byte.
 pub(crate) fn end_of_picture(bytes: &[u8]) -> End {
     if !bytes.starts_with(&START) {
-        return if START.starts_with(bytes) {
-            End::Truncated
-        } else {
-            End::Broken
-        };
+        return if START.starts_with(bytes) { End::Truncated } else { End::Broken };
     }
     let mut at = 2;
     loop {
@@ -67,10 +63,7 @@ fn end_of_segment(bytes: &[u8], at: usize) -> Option<Option<usize>> {
 /// Where the entropy-coded data that starts at `from` ends: the next marker that is neither stuffing nor a restart.
 fn end_of_scan(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
-    while let Some(found) = bytes
-        .get(at..)
-        .and_then(|rest| rest.iter().position(|&byte| byte == 0xFF))
-    {
+    while let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|&byte| byte == 0xFF)) {
         at += found;
         match bytes.get(at + 1) {
             Some(0x00 | 0xD0..=0xD7) => at += 2,
@@ -110,11 +103,7 @@ mod tests {
     fn every_proper_prefix_is_truncated() {
         let whole = sample();
         for length in 0..whole.len() {
-            assert_eq!(
-                end_of_picture(&whole[..length]),
-                End::Truncated,
-                "prefix of {length} bytes"
-            );
+            assert_eq!(end_of_picture(&whole[..length]), End::Truncated, "prefix of {length} bytes");
         }
     }
 

@@ -55,7 +55,7 @@ impl Scratch {
         want_gray: bool,
         max_pixels: u64,
     ) -> Result<(&[u8], Shape), Rejection> {
-        let (shape, color) = match format {
+        let (size, samples) = match format {
             Format::Jpeg => self.decode_jpeg(payload, want_gray, max_pixels)?,
             Format::Png => {
                 let decoder = PngDecoder::with_limits(Cursor::new(payload), limits(max_pixels));
@@ -67,7 +67,7 @@ impl Scratch {
                 self.read(decoder.map_err(|error| image_fault(&error))?, max_pixels)?
             }
         };
-        self.reduce(shape, color, want_gray)
+        Ok(self.reduce(size, samples, want_gray))
     }
 
     /// JPEG goes to its decoder directly: through `image` a truncated one would come out grey and without an error.
@@ -76,68 +76,84 @@ impl Scratch {
         payload: &[u8],
         want_gray: bool,
         max_pixels: u64,
-    ) -> Result<((usize, usize), ColorType), Rejection> {
+    ) -> Result<((usize, usize), Samples), Rejection> {
         match jpeg::end_of_picture(payload) {
             jpeg::End::At(_) => {}
             jpeg::End::Truncated => return Err(corrupt("the JPEG ends before its end marker")),
             jpeg::End::Broken => return Err(corrupt("the JPEG's markers are broken")),
         }
-        let options = DecoderOptions::default()
-            .set_strict_mode(true)
-            .jpeg_set_max_scans(JPEG_SCANS_MAX);
-        let options = options
-            .set_max_width(usize::from(u16::MAX))
-            .set_max_height(usize::from(u16::MAX));
+        let options = DecoderOptions::default().set_strict_mode(true).jpeg_set_max_scans(JPEG_SCANS_MAX);
+        let options = options.set_max_width(usize::from(u16::MAX)).set_max_height(usize::from(u16::MAX));
         let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(payload), options);
         decoder.decode_headers().map_err(|error| corrupt(error.to_string()))?;
-        let (width, height) = decoder
-            .dimensions()
-            .ok_or_else(|| corrupt("the JPEG has no frame header"))?;
+        let (width, height) = decoder.dimensions().ok_or_else(|| corrupt("the JPEG has no frame header"))?;
         check_size(width as u64, height as u64, max_pixels)?;
-        // Luma is what a grey picture is made of: no colour is decoded only to be averaged away.
-        let is_luma = matches!(decoder.input_colorspace(), Some(ColorSpace::Luma | ColorSpace::YCbCr));
-        let gray = decoder.input_colorspace() == Some(ColorSpace::Luma) || (want_gray && is_luma);
-        let (space, color) = if gray {
-            (ColorSpace::Luma, ColorType::L8)
-        } else {
-            (ColorSpace::RGB, ColorType::Rgb8)
+        // A grey picture is the luma channel. It is picked from the decoder's YCbCr: the decoder's own short cut to luma skips
+        // chroma blocks, and loses its place in some valid files (4:4:4 with optimised Huffman tables; 0.5.15).
+        let (space, samples) = match decoder.input_colorspace() {
+            Some(ColorSpace::Luma) => (ColorSpace::Luma, Samples { stride: 1, is_gray: true, is_wide: false }),
+            Some(ColorSpace::YCbCr) if want_gray => {
+                (ColorSpace::YCbCr, Samples { stride: 3, is_gray: true, is_wide: false })
+            }
+            _ => (ColorSpace::RGB, Samples { stride: 3, is_gray: false, is_wide: false }),
         };
         decoder.set_options(options.jpeg_set_out_colorspace(space));
-        let length = decoder
-            .output_buffer_size()
-            .ok_or_else(|| corrupt("the JPEG has no size"))?;
-        decoder
-            .decode_into(sized(&mut self.decoded, length))
-            .map_err(|error| corrupt(error.to_string()))?;
-        Ok(((width, height), color))
+        let length = decoder.output_buffer_size().ok_or_else(|| corrupt("the JPEG has no size"))?;
+        decoder.decode_into(sized(&mut self.decoded, length)).map_err(|error| corrupt(error.to_string()))?;
+        Ok(((width, height), samples))
     }
 
     fn read<D: ImageDecoder>(
         &mut self,
         mut decoder: D,
         max_pixels: u64,
-    ) -> Result<((usize, usize), ColorType), Rejection> {
+    ) -> Result<((usize, usize), Samples), Rejection> {
         let (width, height) = decoder.dimensions();
         check_size(u64::from(width), u64::from(height), max_pixels)?;
-        decoder
-            .set_limits(limits(max_pixels))
-            .map_err(|error| image_fault(&error))?;
-        let color = decoder.color_type();
+        decoder.set_limits(limits(max_pixels)).map_err(|error| image_fault(&error))?;
+        let samples = Samples::of(decoder.color_type())?;
         let length = usize::try_from(decoder.total_bytes()).map_err(|_| too_large(width, height, max_pixels))?;
-        decoder
-            .read_image(sized(&mut self.decoded, length))
-            .map_err(|error| image_fault(&error))?;
-        Ok(((width as usize, height as usize), color))
+        decoder.read_image(sized(&mut self.decoded, length)).map_err(|error| image_fault(&error))?;
+        Ok(((width as usize, height as usize), samples))
     }
 
     /// To 8 bits, without alpha, and grey if that is wanted. Pictures that already are so stay where they are.
-    fn reduce(
-        &mut self,
-        (width, height): (usize, usize),
-        color: ColorType,
-        want_gray: bool,
-    ) -> Result<(&[u8], Shape), Rejection> {
-        let (samples, wide) = match color {
+    fn reduce(&mut self, (width, height): (usize, usize), samples: Samples, want_gray: bool) -> (&[u8], Shape) {
+        let Samples { stride, is_gray, is_wide } = samples;
+        if is_wide {
+            narrow(&mut self.decoded);
+        }
+        let shape = Shape { width, height, channels: if is_gray || want_gray { 1 } else { 3 } };
+        if stride == shape.channels {
+            return (self.decoded.as_slice(), shape);
+        }
+        let pixels = sized(&mut self.pixels, shape.len());
+        let groups = self.decoded.chunks_exact(stride);
+        match (is_gray, want_gray) {
+            (true, _) => pixels.iter_mut().zip(groups).for_each(|(to, from)| *to = from[0]),
+            (false, true) => pixels.iter_mut().zip(groups).for_each(|(to, from)| *to = luma(from[0], from[1], from[2])),
+            (false, false) => {
+                pixels.chunks_exact_mut(3).zip(groups).for_each(|(to, from)| to.copy_from_slice(&from[..3]));
+            }
+        }
+        (self.pixels.as_slice(), shape)
+    }
+}
+
+/// What a decoder writes for one pixel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Samples {
+    /// Samples per pixel; those behind the colours (alpha, or chroma of a grey picture) are skipped.
+    stride: usize,
+    /// The first sample is luma; otherwise the first three are red, green, blue.
+    is_gray: bool,
+    /// Samples have 16 bits.
+    is_wide: bool,
+}
+
+impl Samples {
+    fn of(color: ColorType) -> Result<Self, Rejection> {
+        let (stride, is_wide) = match color {
             ColorType::L8 => (1, false),
             ColorType::La8 => (2, false),
             ColorType::Rgb8 => (3, false),
@@ -148,34 +164,7 @@ impl Scratch {
             ColorType::Rgba16 => (4, true),
             other => return Err(corrupt(format!("pixels of type {other:?} are not supported"))),
         };
-        if wide {
-            narrow(&mut self.decoded);
-        }
-        let is_gray = samples <= 2;
-        let shape = Shape {
-            width,
-            height,
-            channels: if is_gray || want_gray { 1 } else { 3 },
-        };
-        if samples == shape.channels {
-            return Ok((self.decoded.as_slice(), shape));
-        }
-        let pixels = sized(&mut self.pixels, shape.len());
-        let groups = self.decoded.chunks_exact(samples);
-        match (is_gray, want_gray) {
-            (true, _) => pixels.iter_mut().zip(groups).for_each(|(to, from)| *to = from[0]),
-            (false, true) => pixels
-                .iter_mut()
-                .zip(groups)
-                .for_each(|(to, from)| *to = luma(from[0], from[1], from[2])),
-            (false, false) => {
-                pixels
-                    .chunks_exact_mut(3)
-                    .zip(groups)
-                    .for_each(|(to, from)| to.copy_from_slice(&from[..3]));
-            }
-        }
-        Ok((self.pixels.as_slice(), shape))
+        Ok(Self { stride, is_gray: stride <= 2, is_wide })
     }
 }
 
@@ -221,10 +210,7 @@ pub(super) fn check_size(width: u64, height: u64, max_pixels: u64) -> Result<(),
 }
 
 fn too_large(width: impl std::fmt::Display, height: impl std::fmt::Display, max_pixels: u64) -> Rejection {
-    Rejection::new(
-        RejectReason::TooLarge,
-        format!("{width} x {height} pixels, the limit is {max_pixels} in all"),
-    )
+    Rejection::new(RejectReason::TooLarge, format!("{width} x {height} pixels, the limit is {max_pixels} in all"))
 }
 
 pub(super) fn corrupt(detail: impl Into<String>) -> Rejection {

@@ -57,12 +57,7 @@ fn parse(dtype: Option<&str>, shape: Option<&str>) -> Result<Declared, Rejection
         None => return Err(bad("the content type names no dtype; say dtype=u8 or dtype=f32")),
     };
     let shape = shape.ok_or_else(|| bad("the content type names no shape; say shape=HEIGHTxWIDTHxCHANNELS"))?;
-    let wrong = || {
-        bad(format!(
-            "shape {:?} is not HEIGHTxWIDTHxCHANNELS",
-            super::shorten(shape)
-        ))
-    };
+    let wrong = || bad(format!("shape {:?} is not HEIGHTxWIDTHxCHANNELS", super::shorten(shape)));
     let dims: Result<Vec<usize>, _> = shape.split('x').take(4).map(str::parse).collect();
     let (height, width, channels) = match *dims.map_err(|_| wrong())?.as_slice() {
         [height, width] => (height, width, 1),
@@ -72,37 +67,22 @@ fn parse(dtype: Option<&str>, shape: Option<&str>) -> Result<Declared, Rejection
     if channels != 1 && channels != 3 {
         return Err(bad(format!("{channels} channels; raw tensors have 1 or 3")));
     }
-    Ok(Declared {
-        dtype,
-        height,
-        width,
-        channels,
-    })
+    Ok(Declared { dtype, height, width, channels })
 }
 
 impl Declared {
     /// Checks the bytes against the declaration, and the declaration against the backbone.
     pub(super) fn check(self, payload: &[u8], spec: &InputSpec, max_pixels: u64) -> Result<Tensor, Rejection> {
         check_size(self.width as u64, self.height as u64, max_pixels)?;
-        let values = self
-            .height
-            .checked_mul(self.width)
-            .and_then(|pixels| pixels.checked_mul(self.channels));
+        let values = self.height.checked_mul(self.width).and_then(|pixels| pixels.checked_mul(self.channels));
         let size = if self.dtype == Dtype::U8 { 1 } else { 4 };
         let expected = values.and_then(|values| values.checked_mul(size));
         if expected != Some(payload.len()) {
             let expected = expected.map_or_else(|| "more".to_owned(), |bytes| bytes.to_string());
-            return Err(bad(format!(
-                "{} bytes where the declared shape needs {expected}",
-                payload.len()
-            )));
+            return Err(bad(format!("{} bytes where the declared shape needs {expected}", payload.len())));
         }
         if self.dtype == Dtype::U8 {
-            let shape = Shape {
-                width: self.width,
-                height: self.height,
-                channels: self.channels,
-            };
+            let shape = Shape { width: self.width, height: self.height, channels: self.channels };
             return Ok(Tensor::Pixels(shape));
         }
         let wanted = (spec.height, spec.width, spec.channels.count());

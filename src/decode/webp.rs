@@ -25,10 +25,7 @@ pub(super) fn check(bytes: &[u8], max_pixels: u64) -> Result<(), Rejection> {
             return Err(corrupt("the WebP ends inside a chunk"));
         };
         if &name == b"ANIM" || &name == b"ANMF" {
-            return Err(Rejection::new(
-                RejectReason::UnknownFormat,
-                "an animated WebP is not one frame",
-            ));
+            return Err(Rejection::new(RejectReason::UnknownFormat, "an animated WebP is not one frame"));
         }
         if let Some((width, height)) = size_in(name, body) {
             check_size(width, height, max_pixels)?;
@@ -41,12 +38,7 @@ pub(super) fn check(bytes: &[u8], max_pixels: u64) -> Result<(), Rejection> {
 
 /// The size that a chunk names, if it is long enough to name one.
 fn size_in(name: [u8; 4], body: &[u8]) -> Option<(u64, u64)> {
-    let at = |from: usize| {
-        body.get(from..)
-            .and_then(<[u8]>::first_chunk::<4>)
-            .copied()
-            .map(u32::from_le_bytes)
-    };
+    let at = |from: usize| body.get(from..).and_then(<[u8]>::first_chunk::<4>).copied().map(u32::from_le_bytes);
     match &name {
         // Frame tag (3 bytes), start code (3 bytes), then 14 bits of width and of height, each in two bytes.
         b"VP8 " => at(6).map(|bits| (u64::from(bits & 0x3FFF), u64::from((bits >> 16) & 0x3FFF))),

@@ -26,12 +26,7 @@ pub enum Condition {
 
 impl Condition {
     /// Every condition.
-    pub const ALL: [Self; 4] = [
-        Self::ModelLoaded,
-        Self::BrokerReachable,
-        Self::HeadsRead,
-        Self::AssignmentHeld,
-    ];
+    pub const ALL: [Self; 4] = [Self::ModelLoaded, Self::BrokerReachable, Self::HeadsRead, Self::AssignmentHeld];
 
     /// The word in `/readyz`.
     #[must_use]
@@ -122,29 +117,16 @@ impl Health {
     /// Registers a thread. It beats while it works, parks while it waits, and retires when it ends in order; if the handle
     /// is dropped otherwise (a panic), the worker is no longer live.
     pub fn heartbeat(self: &Arc<Self>, name: impl Into<String>, now: Instant) -> Heartbeat {
-        let beat = Arc::new(Beat {
-            name: name.into(),
-            last_ms: AtomicU64::new(self.millis(now)),
-        });
-        self.beats
-            .rcu(|beats| beats.iter().chain(std::iter::once(&beat)).cloned().collect::<Vec<_>>());
-        Heartbeat {
-            health: Arc::clone(self),
-            beat,
-            retired: false,
-        }
+        let beat = Arc::new(Beat { name: name.into(), last_ms: AtomicU64::new(self.millis(now)) });
+        self.beats.rcu(|beats| beats.iter().chain(std::iter::once(&beat)).cloned().collect::<Vec<_>>());
+        Heartbeat { health: Arc::clone(self), beat, retired: false }
     }
 
     /// `/livez`: no thread is stuck or lost.
     #[must_use]
     pub fn live(&self, now: Instant) -> Report {
         let now_ms = self.millis(now);
-        let missing = self
-            .beats
-            .load()
-            .iter()
-            .filter_map(|beat| self.judge(beat, now_ms))
-            .collect();
+        let missing = self.beats.load().iter().filter_map(|beat| self.judge(beat, now_ms)).collect();
         report(missing)
     }
 
@@ -188,24 +170,16 @@ impl Health {
     }
 
     fn millis(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.epoch).as_millis())
-            .unwrap_or(LOST - 1)
-            .min(LOST - 1)
+        u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(LOST - 1).min(LOST - 1)
     }
 }
 
 fn missing(what: &str, why: impl Into<String>) -> Missing {
-    Missing {
-        what: what.to_owned(),
-        why: why.into(),
-    }
+    Missing { what: what.to_owned(), why: why.into() }
 }
 
 fn report(missing: Vec<Missing>) -> Report {
-    Report {
-        ok: missing.is_empty(),
-        missing,
-    }
+    Report { ok: missing.is_empty(), missing }
 }
 
 /// A thread's handle on its sign of life; not to be shared between threads.
@@ -232,11 +206,7 @@ impl Heartbeat {
         self.retired = true;
         let own = Arc::as_ptr(&self.beat);
         self.health.beats.rcu(|beats| {
-            beats
-                .iter()
-                .filter(|beat| !std::ptr::eq(Arc::as_ptr(beat), own))
-                .cloned()
-                .collect::<Vec<_>>()
+            beats.iter().filter(|beat| !std::ptr::eq(Arc::as_ptr(beat), own)).cloned().collect::<Vec<_>>()
         });
     }
 }

@@ -55,9 +55,7 @@ struct App {
 /// # Errors
 /// If the address is taken or not this machine's.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, HttpError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| HttpError::Bind { address, source })
+    TcpListener::bind(address).await.map_err(|source| HttpError::Bind { address, source })
 }
 
 /// Serves until `shutdown` resolves; requests that have begun are answered. Also keeps the metrics' house ([`TICK`]).
@@ -71,11 +69,7 @@ pub async fn serve(
     status: StatusProvider,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), HttpError> {
-    let app = App {
-        metrics: Arc::clone(&metrics),
-        health,
-        status,
-    };
+    let app = App { metrics: Arc::clone(&metrics), health, status };
     let server = axum::serve(listener, router(app)).with_graceful_shutdown(shutdown);
     let keep_house = async {
         let mut interval = tokio::time::interval(TICK);
@@ -94,22 +88,10 @@ fn router(app: App) -> Router {
     Router::new()
         .route("/", get(page))
         .route("/metrics", get(metrics))
-        .route(
-            "/livez",
-            get(|State(app): State<App>| async move { probe(&app.health.live(Instant::now())) }),
-        )
-        .route(
-            "/readyz",
-            get(|State(app): State<App>| async move { probe(&app.health.ready(Instant::now())) }),
-        )
-        .route(
-            "/startupz",
-            get(|State(app): State<App>| async move { probe(&app.health.started()) }),
-        )
-        .route(
-            "/status",
-            get(|State(app): State<App>| async move { json(StatusCode::OK, &(app.status)()) }),
-        )
+        .route("/livez", get(|State(app): State<App>| async move { probe(&app.health.live(Instant::now())) }))
+        .route("/readyz", get(|State(app): State<App>| async move { probe(&app.health.ready(Instant::now())) }))
+        .route("/startupz", get(|State(app): State<App>| async move { probe(&app.health.started()) }))
+        .route("/status", get(|State(app): State<App>| async move { json(StatusCode::OK, &(app.status)()) }))
         .with_state(app)
 }
 
@@ -124,21 +106,11 @@ async fn metrics(State(app): State<App>) -> Response {
 }
 
 fn probe(report: &Report) -> Response {
-    json(
-        if report.ok {
-            StatusCode::OK
-        } else {
-            StatusCode::SERVICE_UNAVAILABLE
-        },
-        report,
-    )
+    json(if report.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, report)
 }
 
 fn json(status: StatusCode, body: &impl serde::Serialize) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, "application/json"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
     match serde_json::to_string(body) {
         Ok(text) => (status, headers, text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

@@ -38,13 +38,9 @@ pub enum LoggingError {
 /// # Errors
 /// If the filter does not parse, or if a log is already set up.
 pub fn init(format: Format, filter: &str) -> Result<(), LoggingError> {
-    let parsed = EnvFilter::try_new(filter).map_err(|error| LoggingError::Filter {
-        filter: filter.to_owned(),
-        reason: error.to_string(),
-    })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(parsed)
-        .with_writer(std::io::stderr);
+    let parsed = EnvFilter::try_new(filter)
+        .map_err(|error| LoggingError::Filter { filter: filter.to_owned(), reason: error.to_string() })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
     let colour = std::io::stderr().is_terminal();
     let set = match format {
         Format::Text => builder.with_ansi(colour).finish().try_init(),

@@ -1,4 +1,4 @@
-//! Typed handles on the metrics of [`TABLE`]: registered once at start, so that a frame neither allocates nor looks up.
+//! Typed handles on the metrics of [`TABLE`]: registered once at start, so that a frame looks nothing up.
 //!
 //! Every [`Metrics`] has a registry of its own (two workers in one process do not mix), is cheap to clone through its `Arc`
 //! and is filled from any thread. Knows nothing of who fills it.
@@ -22,6 +22,8 @@ pub use ::metrics::{Counter, Gauge, Histogram};
 
 /// Candidates that a plan has at most.
 const EXITS_MAX: usize = 8;
+/// Where the whole model stands in lists by exit; exit 1 stands at 1.
+const FULL: usize = 0;
 /// The hit ratio is taken over so many ticks.
 const RATIO_TICKS: usize = 12;
 /// How often [`Metrics::tick`] wants to be called; [`super::http::serve`] does so.
@@ -90,7 +92,7 @@ pub struct Metrics {
     lag: Mutex<BTreeMap<(Arc<str>, i32), i64>>,
 }
 
-/// Answers so far by exit (the last: the whole model), and the sums (early, full) as they were at the last ticks.
+/// Answers so far by exit ([`FULL`]: the whole model), and the sums (early, full) as they were at the last ticks.
 #[derive(Debug, Default)]
 struct Answered {
     by_exit: [AtomicU64; EXITS_MAX + 1],
@@ -161,30 +163,26 @@ pub struct BuildInfo<'a> {
 }
 
 impl Metrics {
-    /// Registers everything, so that every series is there (as zero) from the first scrape on.
+    /// Registers everything, so that every series is there (as zero) from the first scrape on. `candidates` is the number of
+    /// exits that the plan has at most, 8 or less.
     ///
     /// # Errors
     /// If the table's buckets are refused by the exporter, which a test rules out.
-    pub fn new(build: BuildInfo<'_>) -> Result<Arc<Self>, MetricsError> {
+    pub fn new(build: BuildInfo<'_>, candidates: usize) -> Result<Arc<Self>, MetricsError> {
         let mut builder = PrometheusBuilder::new();
         for spec in TABLE.iter().filter(|spec| spec.kind == Kind::Histogram) {
             builder = builder
                 .set_buckets_for_metric(Matcher::Full(spec.name.to_owned()), spec.buckets)
-                .map_err(|error| MetricsError {
-                    name: spec.name,
-                    reason: error.to_string(),
-                })?;
+                .map_err(|error| MetricsError { name: spec.name, reason: error.to_string() })?;
         }
         let recorder = builder.build_recorder();
         let register = Register(&recorder);
         for spec in TABLE {
             register.describe(spec);
         }
-        register
-            .gauge_with(&table::BUILD_INFO, &[build.version, build.backbone, build.plan])
-            .set(1.0);
-        let exits: Vec<String> = (1..=EXITS_MAX).map(|exit| exit.to_string()).collect();
-        let answers = || exits.iter().map(String::as_str).chain(std::iter::once("full"));
+        register.gauge_with(&table::BUILD_INFO, &[build.version, build.backbone, build.plan]).set(1.0);
+        let exits: Vec<String> = (1..=candidates.min(EXITS_MAX)).map(|exit| exit.to_string()).collect();
+        let answers = || std::iter::once("full").chain(exits.iter().map(String::as_str));
         let metrics = Self {
             handle: recorder.handle(),
             process: metrics_process::Collector::default(),
@@ -210,23 +208,16 @@ impl Metrics {
             lane_failures: register.counter(&table::LANE_FAILURES),
             frames: register.counters(&table::FRAMES, Outcome::ALL.iter().map(|outcome| outcome.as_str())),
             exits: register.counters(&table::EXITS, answers()),
-            latency: answers()
-                .map(|exit| register.histogram_with(&table::LATENCY_SECONDS, &[exit]))
-                .collect(),
+            latency: answers().map(|exit| register.histogram_with(&table::LATENCY_SECONDS, &[exit])).collect(),
             heads_version: register.gauges(&table::HEADS_VERSION, exits.iter().map(String::as_str)),
             exit_threshold: register.gauges(&table::EXIT_THRESHOLD, exits.iter().map(String::as_str)),
-            dead_letters: register.counters(
-                &table::DEAD_LETTERS,
-                RejectReason::ALL.iter().map(|reason| reason.as_str()),
-            ),
+            dead_letters: register
+                .counters(&table::DEAD_LETTERS, RejectReason::ALL.iter().map(|reason| reason.as_str())),
             stages: Stage::ALL
                 .iter()
                 .map(|stage| register.histogram_with(&table::STAGE_SECONDS, &[stage.as_str()]))
                 .collect(),
-            samples: register.counters(
-                &table::SAMPLES,
-                SampleOutcome::ALL.iter().map(|outcome| outcome.as_str()),
-            ),
+            samples: register.counters(&table::SAMPLES, SampleOutcome::ALL.iter().map(|outcome| outcome.as_str())),
             rebalances: register.counters(&table::REBALANCES, Rebalance::ALL.iter().map(|kind| kind.as_str())),
             queues: register.gauges(&table::QUEUE_DEPTH, Queue::ALL.iter().map(|queue| queue.as_str())),
             hit_ratio: register.gauge(&table::HIT_RATIO),
@@ -248,12 +239,16 @@ impl Metrics {
 
     /// A frame was answered, after `latency` since its arrival; `exit` is `None` for the whole model.
     pub fn answered(&self, exit: Option<ExitId>, latency: Duration) {
-        let at = exit.map_or(EXITS_MAX, |exit| exit.index().min(EXITS_MAX - 1));
         let outcome = if exit.is_some() { Outcome::Exit } else { Outcome::Full };
         self.frames[outcome as usize].increment(1);
-        self.exits[at].increment(1);
-        self.latency[at].record(latency.as_secs_f64());
-        self.answered.by_exit[at].fetch_add(1, Ordering::Relaxed);
+        let at = exit.map_or(FULL, |exit| usize::from(exit.0));
+        if let (Some(counter), Some(latency_seconds)) = (self.exits.get(at), self.latency.get(at)) {
+            counter.increment(1);
+            latency_seconds.record(latency.as_secs_f64());
+        }
+        if let Some(total) = self.answered.by_exit.get(at) {
+            total.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// A frame went to the dead letters.
@@ -288,10 +283,8 @@ impl Metrics {
 
     /// The exit's head and threshold in force; `None`: the exit is off.
     pub fn exit_in_force(&self, exit: ExitId, version: u64, threshold: Option<f64>) {
-        if let (Some(head), Some(gauge)) = (
-            self.heads_version.get(exit.index()),
-            self.exit_threshold.get(exit.index()),
-        ) {
+        if let (Some(head), Some(gauge)) = (self.heads_version.get(exit.index()), self.exit_threshold.get(exit.index()))
+        {
             head.set(version as f64);
             gauge.set(threshold.unwrap_or(f64::NAN));
         }
@@ -300,9 +293,7 @@ impl Metrics {
     /// A record of the heads topic was judged. `reason` is empty for adopted ones and a fixed word otherwise, never foreign
     /// text: every new word is a new series. Rare, so it may look up.
     pub fn snapshot(&self, outcome: &'static str, reason: &'static str) {
-        Register(&self.recorder)
-            .counter_with(&table::SNAPSHOTS, &[outcome, reason])
-            .increment(1);
+        Register(&self.recorder).counter_with(&table::SNAPSHOTS, &[outcome, reason]).increment(1);
     }
 
     /// Lag of an assigned partition.
@@ -329,8 +320,8 @@ impl Metrics {
     pub fn totals(&self) -> Totals {
         let load = |at: usize| self.answered.by_exit[at].load(Ordering::Relaxed);
         Totals {
-            exits: std::array::from_fn(load),
-            full: load(EXITS_MAX),
+            exits: std::array::from_fn(|index| load(index + 1)),
+            full: load(FULL),
             dead_letters: self.answered.dead_letters.load(Ordering::Relaxed),
         }
     }
@@ -397,11 +388,7 @@ impl Register<'_> {
     }
 
     fn key(spec: &Spec, values: &[&str]) -> Key {
-        let labels = spec
-            .labels
-            .iter()
-            .zip(values)
-            .map(|(&label, &value)| Label::new(label, value.to_owned()));
+        let labels = spec.labels.iter().zip(values).map(|(&label, &value)| Label::new(label, value.to_owned()));
         Key::from_parts(spec.name, labels.collect::<Vec<_>>())
     }
 

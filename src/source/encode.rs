@@ -43,18 +43,11 @@ pub(super) fn encode(
     size: Size,
     encoding: Encoding,
 ) -> Result<(Vec<u8>, String), SourceError> {
-    let fault = |reason: String| SourceError::Encode {
-        name: name.to_owned(),
-        reason,
-    };
+    let fault = |reason: String| SourceError::Encode { name: name.to_owned(), reason };
     let (Ok(width), Ok(height)) = (u32::try_from(size.width), u32::try_from(size.height)) else {
         return Err(fault("too wide or too high".to_owned()));
     };
-    let color = if size.channels == 1 {
-        ExtendedColorType::L8
-    } else {
-        ExtendedColorType::Rgb8
-    };
+    let color = if size.channels == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
     let mut bytes = Vec::new();
     match encoding {
         Encoding::Raw => {
@@ -67,10 +60,6 @@ pub(super) fn encode(
         }
     }
     .map_err(|error| fault(error.to_string()))?;
-    let kind = if encoding == Encoding::Png {
-        "image/png"
-    } else {
-        "image/jpeg"
-    };
+    let kind = if encoding == Encoding::Png { "image/png" } else { "image/jpeg" };
     Ok((bytes, kind.to_owned()))
 }

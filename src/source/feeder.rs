@@ -119,11 +119,7 @@ struct Counts {
 impl ClientContext for Deliveries {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "Kafka client");
-        let mut last = self
-            .0
-            .last_error
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = self.0.last_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *last = Some(reason.to_owned());
     }
 }
@@ -173,10 +169,7 @@ pub fn feed(
                 break;
             }
         };
-        let due = options
-            .rate
-            .filter(|rate| *rate > 0.0)
-            .map(|rate| Duration::from_secs_f64(sent as f64 / rate));
+        let due = options.rate.filter(|rate| *rate > 0.0).map(|rate| Duration::from_secs_f64(sent as f64 / rate));
         while pace(&feeder.progress(sent, bytes)) == Pace::Wait {
             if stop.load(Ordering::Relaxed) {
                 break 'frames;
@@ -216,14 +209,9 @@ impl<'a> Feeder<'a> {
     fn connect(options: &'a FeedOptions) -> Result<Self, FeedError> {
         let context = Deliveries::default();
         let counts = Arc::clone(&context.0);
-        let producer: BaseProducer<Deliveries> = config(options)
-            .create_with_context(context)
-            .map_err(FeedError::Config)?;
-        let feeder = Self {
-            topic: &options.topic,
-            producer,
-            counts,
-        };
+        let producer: BaseProducer<Deliveries> =
+            config(options).create_with_context(context).map_err(FeedError::Config)?;
+        let feeder = Self { topic: &options.topic, producer, counts };
         feeder.check_topic(options)?;
         Ok(feeder)
     }
@@ -233,22 +221,11 @@ impl<'a> Feeder<'a> {
         let deadline = Instant::now() + CONNECT_MAX;
         loop {
             let left = deadline.saturating_duration_since(Instant::now()).max(SLICE);
-            let metadata = self
-                .producer
-                .client()
-                .fetch_metadata(Some(self.topic), left)
-                .map_err(|error| {
-                    let last = self
-                        .counts
-                        .last_error
-                        .lock()
-                        .unwrap_or_else(std::sync::PoisonError::into_inner);
-                    let reason = last.clone().unwrap_or_else(|| error.to_string());
-                    FeedError::Unreachable {
-                        bootstrap: options.bootstrap.clone(),
-                        reason,
-                    }
-                })?;
+            let metadata = self.producer.client().fetch_metadata(Some(self.topic), left).map_err(|error| {
+                let last = self.counts.last_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let reason = last.clone().unwrap_or_else(|| error.to_string());
+                FeedError::Unreachable { bootstrap: options.bootstrap.clone(), reason }
+            })?;
             let topic = metadata.topics().iter().find(|topic| topic.name() == self.topic);
             let reason = match topic.map(|topic| (topic.error(), topic.partitions().len())) {
                 Some((None, partitions)) if partitions > 0 => return Ok(()),
@@ -257,11 +234,7 @@ impl<'a> Feeder<'a> {
             };
             if Instant::now() >= deadline {
                 let (topic, bootstrap) = (options.topic.clone(), options.bootstrap.clone());
-                return Err(FeedError::NoTopic {
-                    topic,
-                    bootstrap,
-                    reason,
-                });
+                return Err(FeedError::NoTopic { topic, bootstrap, reason });
             }
             self.producer.poll(SLICE * 4);
         }
@@ -269,14 +242,8 @@ impl<'a> Feeder<'a> {
 
     /// Hands one frame over; waits while the queue is full. `Ok` too if the frame itself is refused: then it is counted.
     fn send(&self, camera: &str, picture: &Picture, stop: &AtomicBool) -> Result<(), FeedError> {
-        let captured_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis();
-        let content_type = Header {
-            key: "content-type",
-            value: Some(&picture.content_type),
-        };
+        let captured_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let content_type = Header { key: "content-type", value: Some(&picture.content_type) };
         let mut record = BaseRecord::to(self.topic)
             .key(camera)
             .payload(&picture.bytes)
@@ -328,8 +295,7 @@ impl<'a> Feeder<'a> {
             self.producer.poll(SLICE);
         }
         for _ in 0..self.producer.in_flight_count() {
-            self.counts
-                .fail(format!("not acknowledged within {} s", FLUSH_MAX.as_secs()));
+            self.counts.fail(format!("not acknowledged within {} s", FLUSH_MAX.as_secs()));
         }
     }
 

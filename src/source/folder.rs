@@ -27,28 +27,17 @@ impl Folder {
         }
         if let Some(labels) = labels.as_ref().filter(|labels| labels.len() as u64 != count) {
             let reason = format!("{} labels for {count} pictures", labels.len());
-            return Err(SourceError::content(
-                root,
-                reason,
-                "give one label per picture, in the order of their paths",
-            ));
+            return Err(SourceError::content(root, reason, "give one label per picture, in the order of their paths"));
         }
         let labels = labels.map(Vec::into_iter);
-        Ok(Self {
-            root: root.to_owned(),
-            files: files.into_iter(),
-            count,
-            labels,
-        })
+        Ok(Self { root: root.to_owned(), files: files.into_iter(), count, labels })
     }
 
     fn class_of(&self, file: &Path) -> Option<Label> {
         let mut parts = file.strip_prefix(&self.root).ok()?.components();
         let first = parts.next()?;
         // With only one part the file lies in the folder itself.
-        parts
-            .next()
-            .map(|_| Label::Name(first.as_os_str().to_string_lossy().into_owned()))
+        parts.next().map(|_| Label::Name(first.as_os_str().to_string_lossy().into_owned()))
     }
 }
 
@@ -91,12 +80,7 @@ impl Iterator for Folder {
         let name = file.strip_prefix(&self.root).unwrap_or(&file).display().to_string();
         let content_type = content_type(&file).unwrap_or_default().to_owned();
         let bytes = std::fs::read(&file).map_err(|source| SourceError::io(&file, source));
-        Some(bytes.map(|bytes| Picture {
-            name,
-            bytes,
-            content_type,
-            label,
-        }))
+        Some(bytes.map(|bytes| Picture { name, bytes, content_type, label }))
     }
 }
 

@@ -12,13 +12,8 @@ const FIX: &str = "give an IDX file of unsigned bytes, such as MNIST's";
 
 /// Reads an array's header: the lengths of its dimensions.
 pub(super) fn header(path: &Path, bytes: &mut dyn BufRead) -> Result<Vec<u64>, SourceError> {
-    let short = |_| {
-        SourceError::content(
-            path,
-            "it ends inside its IDX header",
-            "the file is truncated: fetch it again",
-        )
-    };
+    let short =
+        |_| SourceError::content(path, "it ends inside its IDX header", "the file is truncated: fetch it again");
     let mut magic = [0; 4];
     bytes.read_exact(&mut magic).map_err(short)?;
     let [_, _, kind, rank] = magic;
@@ -43,11 +38,7 @@ pub(super) fn open(path: &Path, mut opened: Opened) -> Result<Pixels, SourceErro
         [frames, height, width, channels] => Pixels::new(path, frames, (height, width, channels), opened.bytes),
         _ => {
             let reason = format!("it has {} dimensions: these are labels, or no pictures", dims.len());
-            Err(SourceError::content(
-                path,
-                reason,
-                "give the file with the pictures (idx3) as --frames",
-            ))
+            Err(SourceError::content(path, reason, "give the file with the pictures (idx3) as --frames"))
         }
     }
 }

@@ -19,17 +19,9 @@ pub(super) fn read(path: &Path) -> Result<Vec<Label>, SourceError> {
             .collect(),
         Kind::Jpegs | Kind::Other => {
             let mut text = String::new();
-            opened
-                .bytes
-                .take(LABELS_MAX)
-                .read_to_string(&mut text)
-                .map_err(|error| {
-                    SourceError::content(
-                        path,
-                        error.to_string(),
-                        "give labels as IDX, .npy or text with one a line",
-                    )
-                })?;
+            opened.bytes.take(LABELS_MAX).read_to_string(&mut text).map_err(|error| {
+                SourceError::content(path, error.to_string(), "give labels as IDX, .npy or text with one a line")
+            })?;
             text.lines().map(|line| line_label(line.trim())).collect()
         }
     };
@@ -45,11 +37,9 @@ pub(super) fn read_indices(path: &Path) -> Result<Vec<u64>, SourceError> {
     let mut opened = sniff(path)?;
     match opened.kind {
         Kind::Npy | Kind::Idx => integers(path, opened.kind, opened.bytes.as_mut()),
-        Kind::Jpegs | Kind::Other => Err(SourceError::content(
-            path,
-            "it is neither .npy nor IDX",
-            "write the indices with numpy.save",
-        )),
+        Kind::Jpegs | Kind::Other => {
+            Err(SourceError::content(path, "it is neither .npy nor IDX", "write the indices with numpy.save"))
+        }
     }
 }
 
@@ -86,19 +76,11 @@ fn integers(path: &Path, kind: Kind, bytes: &mut dyn BufRead) -> Result<Vec<u64>
     for _ in 0..count {
         let mut cell = [0; 8];
         // Little-endian values fill the cell from the front, big-endian ones from the back.
-        let part = if is_big_endian {
-            cell.get_mut(8 - width..)
-        } else {
-            cell.get_mut(..width)
-        };
+        let part = if is_big_endian { cell.get_mut(8 - width..) } else { cell.get_mut(..width) };
         bytes
             .read_exact(part.unwrap_or(&mut []))
             .map_err(|error| SourceError::content(path, error.to_string(), "the file is truncated: fetch it again"))?;
-        values.push(if is_big_endian {
-            u64::from_be_bytes(cell)
-        } else {
-            u64::from_le_bytes(cell)
-        });
+        values.push(if is_big_endian { u64::from_be_bytes(cell) } else { u64::from_le_bytes(cell) });
     }
     Ok(values)
 }

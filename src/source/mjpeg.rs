@@ -30,12 +30,7 @@ pub(super) enum SplitFault {
 
 impl<R: Read> Splitter<R> {
     pub(super) fn new(stream: R) -> Self {
-        Self {
-            stream,
-            held: Vec::new(),
-            walked: 0,
-            at_end: false,
-        }
+        Self { stream, held: Vec::new(), walked: 0, at_end: false }
     }
 
     /// The next picture, from its start marker to its end marker.
@@ -86,10 +81,7 @@ impl<R: Read> Splitter<R> {
         if self.held.starts_with(&JPEG_START) {
             return;
         }
-        let found = self
-            .held
-            .windows(JPEG_START.len())
-            .position(|window| window == JPEG_START);
+        let found = self.held.windows(JPEG_START.len()).position(|window| window == JPEG_START);
         let skip = found.unwrap_or_else(|| self.held.len().saturating_sub(2));
         self.held.drain(..skip);
         self.walked = 0;
@@ -106,24 +98,14 @@ pub(super) struct Mjpeg {
 
 impl Mjpeg {
     pub(super) fn open(path: &Path, bytes: Box<dyn BufRead + Send>, labels: Option<Vec<Label>>) -> Self {
-        Self {
-            path: path.to_owned(),
-            splitter: Splitter::new(bytes),
-            labels: labels.map(Vec::into_iter),
-            index: 0,
-        }
+        Self { path: path.to_owned(), splitter: Splitter::new(bytes), labels: labels.map(Vec::into_iter), index: 0 }
     }
 }
 
 /// A picture out of a stream, named by its number.
 pub(super) fn picture(path: &Path, index: u64, bytes: Vec<u8>, label: Option<Label>) -> Picture {
     let name = format!("{}#{index}", path.display());
-    Picture {
-        name,
-        bytes,
-        content_type: "image/jpeg".to_owned(),
-        label,
-    }
+    Picture { name, bytes, content_type: "image/jpeg".to_owned(), label }
 }
 
 /// The fault in words.

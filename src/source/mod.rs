@@ -45,10 +45,7 @@ impl Label {
     #[must_use]
     pub fn resolve(&self, labels: &[String]) -> Option<usize> {
         let plain = |text: &str| -> String {
-            text.chars()
-                .filter(|c| !matches!(c, ' ' | '-' | '_'))
-                .flat_map(char::to_lowercase)
-                .collect()
+            text.chars().filter(|c| !matches!(c, ' ' | '-' | '_')).flat_map(char::to_lowercase).collect()
         };
         match self {
             Self::Index(index) => (*index < labels.len()).then_some(*index),
@@ -87,12 +84,7 @@ pub struct SourceOptions {
 
 impl Default for SourceOptions {
     fn default() -> Self {
-        Self {
-            encoding: Encoding::Png,
-            labels: None,
-            pick: None,
-            ffmpeg: PathBuf::from("ffmpeg"),
-        }
+        Self { encoding: Encoding::Png, labels: None, pick: None, ffmpeg: PathBuf::from("ffmpeg") }
     }
 }
 
@@ -139,18 +131,11 @@ pub enum SourceError {
 
 impl SourceError {
     fn io(path: &Path, source: std::io::Error) -> Self {
-        Self::Io {
-            path: path.to_owned(),
-            source,
-        }
+        Self::Io { path: path.to_owned(), source }
     }
 
     fn content(path: &Path, reason: impl Into<String>, fix: &'static str) -> Self {
-        Self::Content {
-            path: path.to_owned(),
-            reason: reason.into(),
-            fix,
-        }
+        Self::Content { path: path.to_owned(), reason: reason.into(), fix }
     }
 }
 
@@ -172,18 +157,8 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn FrameSource>
     }
     let opened = raster::sniff(path)?;
     match opened.kind {
-        raster::Kind::Npy => Ok(Box::new(raster::Raster::new(
-            path,
-            npy::open(path, opened)?,
-            labels,
-            options,
-        )?)),
-        raster::Kind::Idx => Ok(Box::new(raster::Raster::new(
-            path,
-            idx::open(path, opened)?,
-            labels,
-            options,
-        )?)),
+        raster::Kind::Npy => Ok(Box::new(raster::Raster::new(path, npy::open(path, opened)?, labels, options)?)),
+        raster::Kind::Idx => Ok(Box::new(raster::Raster::new(path, idx::open(path, opened)?, labels, options)?)),
         raster::Kind::Jpegs => Ok(Box::new(mjpeg::Mjpeg::open(path, opened.bytes, labels))),
         raster::Kind::Other => Ok(Box::new(video::Video::open(path, &options.ffmpeg, labels)?)),
     }

@@ -33,18 +33,11 @@ pub(super) fn sniff(path: &Path) -> Result<Opened, SourceError> {
     let fault = |source| SourceError::io(path, source);
     let mut file = BufReader::new(File::open(path).map_err(fault)?);
     let is_gzip = file.fill_buf().map_err(fault)?.starts_with(&[0x1F, 0x8B]);
-    let mut bytes: Box<dyn BufRead + Send> = if is_gzip {
-        Box::new(BufReader::new(MultiGzDecoder::new(file)))
-    } else {
-        Box::new(file)
-    };
+    let mut bytes: Box<dyn BufRead + Send> =
+        if is_gzip { Box::new(BufReader::new(MultiGzDecoder::new(file))) } else { Box::new(file) };
     let start = bytes.fill_buf().map_err(fault)?;
     if start.is_empty() {
-        return Err(SourceError::content(
-            path,
-            "the file is empty",
-            "give a file with frames in it",
-        ));
+        return Err(SourceError::content(path, "the file is empty", "give a file with frames in it"));
     }
     let kind = if start.starts_with(b"\x93NUMPY") {
         Kind::Npy
@@ -59,8 +52,7 @@ pub(super) fn sniff(path: &Path) -> Result<Opened, SourceError> {
 }
 
 fn is_mjpeg_name(path: &Path) -> bool {
-    path.extension()
-        .is_some_and(|ext| ext.eq_ignore_ascii_case("mjpeg") || ext.eq_ignore_ascii_case("mjpg"))
+    path.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("mjpeg") || ext.eq_ignore_ascii_case("mjpg"))
 }
 
 /// The pixels of an array behind its header.
@@ -78,9 +70,7 @@ impl Pixels {
         (height, width, channels): (u64, u64, u64),
         bytes: Box<dyn BufRead + Send>,
     ) -> Result<Self, SourceError> {
-        let total = height
-            .checked_mul(width)
-            .and_then(|pixels| pixels.checked_mul(channels));
+        let total = height.checked_mul(width).and_then(|pixels| pixels.checked_mul(channels));
         let fits = total.is_some_and(|bytes| bytes > 0 && bytes <= FRAME_BYTES_MAX as u64);
         if !fits || !matches!(channels, 1 | 3) {
             let reason = format!("its frames are {height} x {width} x {channels} by its header");
@@ -88,18 +78,10 @@ impl Pixels {
             return Err(SourceError::content(path, reason, fix));
         }
         if frames == 0 {
-            return Err(SourceError::content(
-                path,
-                "it has no frames by its header",
-                "give a file with frames in it",
-            ));
+            return Err(SourceError::content(path, "it has no frames by its header", "give a file with frames in it"));
         }
         let narrow = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-        let size = Size {
-            height: narrow(height),
-            width: narrow(width),
-            channels: narrow(channels),
-        };
+        let size = Size { height: narrow(height), width: narrow(width), channels: narrow(channels) };
         Ok(Self { frames, size, bytes })
     }
 }
@@ -132,28 +114,11 @@ impl Raster {
         if let (Some(labels), Some(from)) = (&labels, &options.labels)
             && labels.len() as u64 != pixels.frames
         {
-            let reason = format!(
-                "{} labels for {} frames of {}",
-                labels.len(),
-                pixels.frames,
-                path.display()
-            );
-            return Err(SourceError::content(
-                from,
-                reason,
-                "give the labels that belong to these frames",
-            ));
+            let reason = format!("{} labels for {} frames of {}", labels.len(), pixels.frames, path.display());
+            return Err(SourceError::content(from, reason, "give the labels that belong to these frames"));
         }
         let encoding = options.encoding;
-        let mut raster = Self {
-            path: path.to_owned(),
-            pixels,
-            labels,
-            encoding,
-            next: 0,
-            picked: None,
-            failed: false,
-        };
+        let mut raster = Self { path: path.to_owned(), pixels, labels, encoding, next: 0, picked: None, failed: false };
         if let Some(pick) = &options.pick {
             raster.picked = Some(raster.pick(pick)?);
         }
@@ -167,16 +132,9 @@ impl Raster {
             return Err(SourceError::content(from, reason, "give indices into this very file"));
         }
         let mut store = Vec::new();
-        self.pixels
-            .bytes
-            .read_to_end(&mut store)
-            .map_err(|source| SourceError::io(&self.path, source))?;
+        self.pixels.bytes.read_to_end(&mut store).map_err(|source| SourceError::io(&self.path, source))?;
         let count = order.len() as u64;
-        Ok(Picked {
-            order: order.into_iter(),
-            store,
-            count,
-        })
+        Ok(Picked { order: order.into_iter(), store, count })
     }
 
     /// The number and the pixels of the next frame.
@@ -215,12 +173,7 @@ impl Raster {
         let (bytes, content_type) = encode(&name, pixels, self.pixels.size, self.encoding)?;
         let at = usize::try_from(index).ok();
         let label = self.labels.as_ref().and_then(|labels| labels.get(at?).cloned());
-        Ok(Picture {
-            name,
-            bytes,
-            content_type,
-            label,
-        })
+        Ok(Picture { name, bytes, content_type, label })
     }
 }
 

@@ -28,37 +28,15 @@ pub(super) struct Video {
 
 impl Video {
     pub(super) fn open(path: &Path, ffmpeg: &Path, labels: Option<Vec<Label>>) -> Result<Self, SourceError> {
-        let video_fault = |reason: String, fix| SourceError::Video {
-            path: path.to_owned(),
-            reason,
-            fix,
-        };
+        let video_fault = |reason: String, fix| SourceError::Video { path: path.to_owned(), reason, fix };
         // An absolute path with a protocol of its own: a file's name is never taken for an option or an address.
         let absolute = std::path::absolute(path).map_err(|source| SourceError::io(path, source))?;
         let mut input = std::ffi::OsString::from("file:");
         input.push(&absolute);
         let mut child = Command::new(ffmpeg)
-            .args([
-                "-nostdin",
-                "-hide_banner",
-                "-loglevel",
-                "error",
-                "-protocol_whitelist",
-                "file,pipe",
-                "-i",
-            ])
+            .args(["-nostdin", "-hide_banner", "-loglevel", "error", "-protocol_whitelist", "file,pipe", "-i"])
             .arg(input)
-            .args([
-                "-map",
-                "0:v:0",
-                "-f",
-                "image2pipe",
-                "-c:v",
-                "mjpeg",
-                "-q:v",
-                "2",
-                "pipe:1",
-            ])
+            .args(["-map", "0:v:0", "-f", "image2pipe", "-c:v", "mjpeg", "-q:v", "2", "pipe:1"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -89,28 +67,16 @@ impl Video {
     /// The child's verdict once its pipe is at its end.
     fn finish(&mut self) -> Option<SourceError> {
         self.done = true;
-        let words = self
-            .words
-            .take()
-            .and_then(|words| words.join().ok())
-            .unwrap_or_default();
-        let last = words
-            .lines()
-            .rev()
-            .map(str::trim)
-            .find(|line| !line.is_empty())
-            .unwrap_or("no reason given");
+        let words = self.words.take().and_then(|words| words.join().ok()).unwrap_or_default();
+        // The first complaint is the cause; those behind it follow from it.
+        let first = words.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no reason given");
         let reason = match self.child.wait() {
-            Ok(status) if !status.success() => format!("ffmpeg ended with {status}: {last}"),
-            Ok(_) if self.index == 0 => format!("ffmpeg found no pictures in it: {last}"),
+            Ok(status) if !status.success() => format!("ffmpeg ended with {status}: {first}"),
+            Ok(_) if self.index == 0 => format!("ffmpeg found no pictures in it: {first}"),
             Ok(_) => return None,
             Err(error) => format!("ffmpeg cannot be waited for: {error}"),
         };
-        Some(SourceError::Video {
-            path: self.path.clone(),
-            reason,
-            fix: FIX_FAILED,
-        })
+        Some(SourceError::Video { path: self.path.clone(), reason, fix: FIX_FAILED })
     }
 }
 
