@@ -211,13 +211,14 @@ fn full(row: usize, probabilities: &[f32]) -> Fate {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
     use crate::heads::head::tests::some_head;
     use crate::heads::set::SetExit;
-    use crate::heads::{Head, Threshold};
-    use std::sync::Arc;
+    use crate::heads::{Head, Policy, PolicyState, Threshold};
 
     const WIDTH: usize = 6;
     const CLASSES: usize = 3;
@@ -260,7 +261,12 @@ mod tests {
             head: Arc::new(Head::new(some_head(exit, 1, WIDTH, vec![0, 1, 2], false), WIDTH, CLASSES).expect("valid")),
             threshold: Threshold::new(*threshold).expect("in range"),
         });
-        HeadSet::new(1, exits.collect(), 0.1, None, None)
+        HeadSet::new(1, exits.collect(), &some_policy())
+    }
+
+    fn some_policy() -> Policy {
+        let state = PolicyState::Certified;
+        Policy { state, exits: Vec::new(), audit_rate: 0.1, copies: 0, certificate: None, reference: None }
     }
 
     fn play(heads: &HeadSet, rows: &[[f32; WIDTH]]) -> Vec<Option<Fate>> {

@@ -28,8 +28,6 @@ const HEARTBEAT: Duration = Duration::from_millis(200);
 pub(crate) const SUSPICION_WINDOW: u32 = 300;
 /// Audit rate under suspicion: a verdict then needs hundreds of frames instead of tens of thousands.
 pub(crate) const SUSPICIOUS_RATE: f64 = 0.5;
-/// Below this audit rate heads are no longer young: their audits are not copied.
-pub(crate) const YOUNG_RATE: f64 = 0.2;
 
 /// What a lane serves with: a policy and a backbone cut at its exits.
 #[derive(Debug)]
@@ -221,7 +219,7 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
     /// Runs the audited rows again, mirrored: twice the training data while heads are young and frames do not wait.
     fn copy(&mut self, about: &[About], rate: f64, mind: &mut Mind) -> Result<(), LaneError> {
         let waiting = self.inbox.len() > self.options.max_batch;
-        let Some(sink) = self.samples.as_ref().filter(|_| self.options.copies && rate >= YOUNG_RATE && !waiting) else {
+        let Some(sink) = self.samples.as_ref().filter(|_| self.options.copies && self.heads.copies() > 0 && !waiting) else {
             return Ok(());
         };
         let rows = about.len();

@@ -123,7 +123,7 @@ fn dashboards_are_fit_for_provisioning() {
 
 #[test]
 fn promtool_accepts_what_the_worker_exports() {
-    let metrics = Metrics::new(BuildInfo { version: "0.0.0", backbone: "aa", plan: "bb" }).unwrap();
+    let metrics = Metrics::new(BuildInfo { version: "0.0.0", backbone: "aa", plan: "bb" }, 8).unwrap();
     metrics.answered(Some(ExitId(1)), Duration::from_millis(3));
     metrics.answered(None, Duration::from_millis(30));
     metrics.tick();

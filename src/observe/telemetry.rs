@@ -57,7 +57,7 @@ impl Telemetry {
             worker: worker.into(),
             plan: Arc::clone(plan),
             started: Instant::now(),
-            metrics: Metrics::new(build)?,
+            metrics: Metrics::new(build, plan.candidates.len())?,
             health,
             heads: ArcSwap::from_pointee(HeadSet::empty()),
             learns: AtomicBool::new(false),

@@ -11,7 +11,7 @@ use crate::cascade::{self, Auditor, Fate, Mind, Segments};
 use crate::decode::{DecodeLimits, Decoder, mirror};
 use crate::frame::Origin;
 use crate::heads::{HeadSet, PolicyState, Scratch, Suspicion};
-use crate::lane::{SUSPICION_WINDOW, SUSPICIOUS_RATE, YOUNG_RATE, flops};
+use crate::lane::{SUSPICION_WINDOW, SUSPICIOUS_RATE, flops};
 use crate::learn::{LearnConfig, Learner, Sample, Unpaced};
 use crate::plan::{ExitId, Plan};
 use crate::source::Picture;
@@ -196,7 +196,7 @@ impl<'a> Stream<'a> {
                 samples.push(sample(audit, answer.row, false));
             }
         })?;
-        if self.copies && rate >= YOUNG_RATE {
+        if self.copies && heads.copies() > 0 {
             let mut mirrored = vec![0.0; width];
             for row in self.auditor.load(rows.len()).chunks_exact_mut(width).take(rows.len()) {
                 mirror(&plan.input, row, &mut mirrored);
