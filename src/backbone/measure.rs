@@ -4,8 +4,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use super::probe::noise;
-use super::{Backbone, BackboneError};
-use crate::cascade::Segments;
+use super::chain::Chain;
+use super::{Backbone, BackboneError, Split};
+use crate::cascade::{Segments, StepOutput};
 use crate::plan::{CostTable, ExitId};
 
 /// Rounds of which the median is taken: at least, at most, and as long as there is time.
@@ -62,6 +63,68 @@ pub(super) fn time(backbone: &Backbone, exits: &[ExitId], batch: usize) -> Resul
         whole_ms: median(wholes) * per_frame,
         ratio: median(ratios),
     })
+}
+
+/// The two ways to cut, against each other.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Whether both answer as the uncut model does, within 1e-4 of the largest probability.
+    pub(super) same: bool,
+    /// Time over the uncut model's, cut after optimisation.
+    pub(super) optimised: f64,
+    /// The same for the plain split.
+    pub(super) plain: f64,
+}
+
+/// Times both ways at three cuts and a small batch, the uncut model in between.
+pub(super) fn compare(backbone: &Backbone) -> Result<Found, BackboneError> {
+    const BATCH: usize = 4;
+    const CUTS: usize = 3;
+    const TOLERANCE: f32 = 1e-4;
+    let candidates = &backbone.plan().candidates;
+    let step = candidates.len().div_ceil(CUTS).max(1);
+    let some: Vec<ExitId> = candidates.iter().step_by(step).map(|point| point.exit).collect();
+    let mut chains = [
+        backbone.chain_of(&[], Split::Plain)?,
+        backbone.chain_of(&some, Split::Plain)?,
+        backbone.chain_of(&some, Split::Optimised)?,
+    ];
+    let frames = noise(BATCH * backbone.plan().input.len());
+    let mut answers = Vec::new();
+    for chain in &mut chains {
+        chain.load(BATCH).copy_from_slice(&frames);
+        answers.push(through(chain, BATCH)?);
+    }
+    let whole = answers.first().cloned().unwrap_or_default();
+    let near = |answer: &Vec<f32>| {
+        answer.len() == whole.len() && answer.iter().zip(&whole).all(|(a, b)| (a - b).abs() <= TOLERANCE)
+    };
+    let mut ratios = [Vec::new(), Vec::new()];
+    let began = Instant::now();
+    for round in 0..ROUNDS_MAX {
+        if round >= ROUNDS_MIN && began.elapsed() > BUDGET / 2 {
+            break;
+        }
+        let mut times = Vec::with_capacity(chains.len());
+        for chain in &mut chains {
+            times.push(timed(|| through(chain, BATCH).map(drop))?);
+        }
+        if let [whole, plain, optimised] = times[..] {
+            ratios[0].push(plain / whole);
+            ratios[1].push(optimised / whole);
+        }
+    }
+    let [plain, optimised] = ratios.map(median);
+    Ok(Found { same: answers.iter().all(near), optimised, plain })
+}
+
+fn through(chain: &mut Chain, rows: usize) -> Result<Vec<f32>, BackboneError> {
+    for segment in 0..=chain.exits().len() {
+        if let StepOutput::Probabilities(values) = chain.run(segment, rows)? {
+            return Ok(values.to_vec());
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// The cost table for one batch size.
