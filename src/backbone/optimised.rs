@@ -60,9 +60,9 @@ fn branches(model: &ModelProto, prepared: &Prepared) -> Result<Vec<Option<String
             .find(|pass| {
                 let ends = [candidate.pooling.output.as_str()];
                 let path = graph.between(&[pass], &ends);
-                let reads = |node: &&NodeProto| node.reads().contains(pass);
+                let reads = |node: &NodeProto| node.reads().contains(pass);
                 let data = |node: &&&NodeProto| node.makes().any(|name| graph.class(name) == Class::Data);
-                path.iter().any(|node| reads(&node)) && path.iter().filter(data).all(|node| !heavy(node))
+                path.iter().any(|node| reads(node)) && path.iter().filter(data).all(|node| !heavy(node))
             })
             .map(|pass| (*pass).to_owned())
     };
@@ -99,7 +99,7 @@ fn ports(model: &ModelProto, prepared: &Prepared, tensors: &[Option<String>]) ->
         let at = names.iter().position(|name| *name == tensor)?;
         let (element, at_one) = seen.first()?.get(at)?.clone();
         let at_two = prepared.batches.then(|| seen.get(1)?.get(at).map(|(_, shape)| shape.clone())).flatten();
-        let seen = Seen { element, at_one, at_two, integers: None };
+        let seen = Seen { element, at_one, at_two, integers: None, finite: true };
         Some(Port { tensor: tensor.clone(), element, dims: seen.row_dims()?.to_vec() })
     };
     Ok(tensors.iter().map(|tensor| tensor.as_ref().and_then(port)).collect())

@@ -68,7 +68,11 @@ pub fn run(args: InspectArgs) -> anyhow::Result<()> {
 fn spread(candidates: &[ExitPoint]) -> Vec<ExitId> {
     let count = candidates.len();
     let pick = |k: usize| candidates.get(((2 * k + 1) * count) / (2 * CUTS)).map(|point| point.exit);
-    if count <= CUTS { candidates.iter().map(|point| point.exit).collect() } else { (0..CUTS).filter_map(pick).collect() }
+    if count <= CUTS {
+        candidates.iter().map(|point| point.exit).collect()
+    } else {
+        (0..CUTS).filter_map(pick).collect()
+    }
 }
 
 fn as_json(
@@ -94,12 +98,7 @@ fn as_json(
            "segments": segments.collect::<Vec<_>>(), "split_over_whole": ratio})
 }
 
-fn as_table(
-    backbone: &Backbone,
-    points: &[CutView],
-    exits: &[ExitId],
-    timings: &BTreeMap<usize, Timing>,
-) -> String {
+fn as_table(backbone: &Backbone, points: &[CutView], exits: &[ExitId], timings: &BTreeMap<usize, Timing>) -> String {
     let (view, plan) = (backbone.view(), backbone.plan());
     let mut out = String::new();
     // Writing into a String cannot fail.
@@ -113,7 +112,9 @@ fn as_table(
         plan.classes()
     ));
     for (what, tensors) in [("input", &view.inputs), ("output", &view.outputs)] {
-        tensors.iter().for_each(|tensor| line(format!("{what:<7}{} {}", tensor.name, dims(&tensor.shape))));
+        for tensor in tensors {
+            line(format!("{what:<7}{} {}", tensor.name, dims(&tensor.shape)));
+        }
     }
     line(format!("runs   {}", backbone.engine()));
     line(String::new());
@@ -122,7 +123,10 @@ fn as_table(
         return out;
     }
     let wide = points.iter().map(|point| point.tensor.chars().count()).max().unwrap_or(0).clamp(6, 44);
-    line(format!("exit  {:<wide$}  {:<14}{:<20}{:>6}  {:<BAR$}  width", "tensor", "op", "shape", "FLOPs", "spent so far"));
+    line(format!(
+        "exit  {:<wide$}  {:<14}{:<20}{:>6}  {:<BAR$}  width",
+        "tensor", "op", "shape", "FLOPs", "spent so far"
+    ));
     for point in points {
         let candidate = plan.candidates.iter().find(|candidate| candidate.tensor == point.tensor);
         let exit = candidate.map_or_else(String::new, |candidate| candidate.exit.to_string());
@@ -155,7 +159,11 @@ fn dims(shape: &[i64]) -> String {
 /// The end of a long name: exporters put what tells tensors apart last.
 fn shorten(name: &str, wide: usize) -> String {
     let length = name.chars().count();
-    if length <= wide { name.to_owned() } else { format!("…{}", name.chars().skip(length - wide + 1).collect::<String>()) }
+    if length <= wide {
+        name.to_owned()
+    } else {
+        format!("…{}", name.chars().skip(length - wide + 1).collect::<String>())
+    }
 }
 
 fn bar(share: f64) -> String {
