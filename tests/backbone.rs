@@ -1,10 +1,15 @@
 //! The backbone on the demo model: what is found in it, and that cutting changes no answer.
 //!
 //! Needs ONNX Runtime (`make runtime`); without it every test fails with the message that says so.
+#![allow(clippy::panic, unreachable_pub, reason = "a test's helpers fail like the test")]
 
 use std::path::{Path, PathBuf};
 
-use offramp::backbone::{Backbone, BackboneError, LoadOptions};
+#[path = "common/engine.rs"]
+mod engine;
+
+use engine::{assert_close, frames, load, run_through};
+use offramp::backbone::BackboneError;
 use offramp::cascade::{Auditor, Segments, StepOutput};
 use offramp::frame::Channels;
 use offramp::plan::ExitId;
@@ -13,43 +18,6 @@ use proptest::sample::{Index, subsequence};
 
 fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/fashion-resnet18")
-}
-
-fn load(path: &Path) -> Backbone {
-    Backbone::load(path, &LoadOptions::default()).unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// Frames of noise in [0, 1), each of its own.
-fn frames(rows: usize, length: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2_654_435_761).max(1);
-    let next = |_| {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        (state >> 8) as f32 / 16_777_216.0
-    };
-    (0..rows * length).map(next).collect()
-}
-
-/// Runs all rows through all segments; gives features by exit and the probabilities.
-fn run_through(chain: &mut impl Segments, input: &[f32], rows: usize) -> (Vec<Vec<f32>>, Vec<f32>) {
-    chain.load(rows).copy_from_slice(input);
-    let mut features = Vec::new();
-    for segment in 0..=chain.exits().len() {
-        match chain.run(segment, rows).unwrap_or_else(|error| panic!("{error}")) {
-            StepOutput::Features(values) => features.push(values.to_vec()),
-            StepOutput::Probabilities(values) => return (features, values.to_vec()),
-        }
-    }
-    panic!("the last segment shows probabilities")
-}
-
-fn assert_close(a: &[f32], b: &[f32], what: &str) {
-    assert_eq!(a.len(), b.len(), "{what}: lengths");
-    let top = b.iter().fold(1e-3_f32, |top, value| top.max(value.abs()));
-    for (at, (a, b)) in a.iter().zip(b).enumerate() {
-        assert!((a - b).abs() <= 1e-4 * top, "{what}: value {at} is {a}, not {b}");
-    }
 }
 
 /// Goal: the demo model's block ends are found. Method: look at the plan.

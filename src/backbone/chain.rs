@@ -5,41 +5,105 @@ use super::session::{Buffer, Feed, Session, SessionError};
 use crate::cascade::{AuditOutput, Auditor, EngineError, Segments, StepOutput};
 use crate::plan::ExitId;
 
-/// One segment loaded, and what it made last.
+/// A loaded graph run on a batch: as one where the graph takes batches, else row by row. Its outputs are some that are
+/// shown as numbers, and in front of them possibly one that is carried on.
 #[derive(Debug)]
-pub(super) struct Stage {
-    pub(super) session: Session,
+pub(super) struct Runner {
+    session: Session,
     /// Dims of one row of its input.
-    pub(super) dims: Vec<usize>,
-    /// The tensor for the next segment; none after the last.
-    pub(super) carried: Option<Buffer>,
-    /// Features, or class scores after the last segment.
-    pub(super) shown: Option<Buffer>,
-    /// Values per row of what is shown.
-    pub(super) width: usize,
+    dims: Vec<usize>,
+    /// Values per row of each shown output.
+    widths: Vec<usize>,
+    batches: bool,
+    /// What was made last: one list for the whole batch, or one per row.
+    made: Vec<Vec<Buffer>>,
+    /// Shown outputs of single rows, put together.
+    gathered: Vec<Vec<f32>>,
 }
 
-impl Stage {
-    /// A segment with nothing made yet. It gives the carried tensor first (unless `width` is of scores), then what is shown.
-    pub(super) fn new(session: Session, dims: Vec<usize>, width: usize) -> Self {
-        Self { session, dims, carried: None, shown: None, width }
+/// Where a runner's rows come from.
+enum Source<'a> {
+    Frames(&'a [f32]),
+    Before(&'a [Vec<Buffer>]),
+}
+
+impl Runner {
+    pub(super) fn new(session: Session, dims: Vec<usize>, widths: Vec<usize>, batches: bool) -> Self {
+        Self { session, dims, widths, batches, made: Vec::new(), gathered: Vec::new() }
     }
 
-    fn run(&mut self, feed: &Feed<'_>, rows: usize) -> Result<(), SessionError> {
+    fn row(&self) -> usize {
+        self.dims.iter().product()
+    }
+
+    fn run(&mut self, source: &Source<'_>, rows: usize) -> Result<(), SessionError> {
         // The old tensors go first, so that the arena can give their memory to the new ones.
-        (self.carried, self.shown) = (None, None);
-        let mut made = self.session.run(feed, rows, &self.dims)?;
-        self.shown = made.pop();
-        self.carried = made.pop();
-        let shape = self.shown.as_ref().map_or(&[][..], Buffer::shape);
-        if shape.first() != Some(&rows) || shape.iter().product::<usize>() != rows * self.width {
-            return Err(SessionError::Ort(format!("gave {shape:?} for {rows} rows of {}", self.width)));
+        self.made.clear();
+        if self.batches {
+            self.run_rows(source, 0, rows)?;
+            return Ok(());
+        }
+        self.gathered.resize(self.widths.len(), Vec::new());
+        self.gathered.iter_mut().for_each(Vec::clear);
+        for row in 0..rows {
+            self.run_rows(source, row, 1)?;
+            for (at, gathered) in self.gathered.iter_mut().enumerate() {
+                gathered.extend_from_slice(shown(&self.made, row, self.widths.len(), at)?);
+            }
         }
         Ok(())
     }
 
-    fn shown(&self) -> Result<&[f32], SessionError> {
-        self.shown.as_ref().map_or(Ok(&[]), Buffer::floats)
+    fn run_rows(&mut self, source: &Source<'_>, at: usize, rows: usize) -> Result<(), SessionError> {
+        let missing = || SessionError::Ort("the segment before has not run on these rows".to_owned());
+        let feed = match source {
+            Source::Frames(frames) => Feed::Frames(frames.get(at * self.row()..).ok_or_else(missing)?),
+            Source::Before(made) => Feed::Rows(made.get(at).and_then(|list| list.first()).ok_or_else(missing)?),
+        };
+        let made = self.session.run(&feed, rows, &self.dims)?;
+        for (buffer, width) in made.iter().rev().zip(self.widths.iter().rev()) {
+            if buffer.shape().first() != Some(&rows) || buffer.shape().iter().product::<usize>() != rows * width {
+                return Err(SessionError::Ort(format!("gave {:?} for {rows} rows of {width}", buffer.shape())));
+            }
+        }
+        self.made.push(made);
+        Ok(())
+    }
+
+    /// The values of a shown output, `rows x width`.
+    fn shown(&self, at: usize) -> Result<&[f32], SessionError> {
+        if self.batches {
+            return shown(&self.made, 0, self.widths.len(), at);
+        }
+        Ok(self.gathered.get(at).map_or(&[], Vec::as_slice))
+    }
+
+    /// Keeps these rows of what is carried on; `row` elements each.
+    fn compact(&mut self, row: usize, keep: &[usize]) -> Result<(), SessionError> {
+        if self.batches {
+            let carried = self.made.first_mut().and_then(|list| list.first_mut());
+            return carried.map_or(Ok(()), |buffer| buffer.compact(row, keep));
+        }
+        let made = self.made.len();
+        keep.iter().enumerate().filter(|(_, from)| **from < made).for_each(|(to, &from)| self.made.swap(to, from));
+        Ok(())
+    }
+}
+
+fn shown(made: &[Vec<Buffer>], row: usize, count: usize, at: usize) -> Result<&[f32], SessionError> {
+    let list = made.get(row).map_or(&[][..], Vec::as_slice);
+    let first = list.len().saturating_sub(count);
+    list.get(first + at).map_or(Ok(&[]), Buffer::floats)
+}
+
+/// One segment.
+#[derive(Debug)]
+pub(super) struct Stage(Runner);
+
+impl Stage {
+    /// A segment that gives the carried tensor first (unless it is the last), then what is shown, `width` values a row.
+    pub(super) fn new(session: Session, dims: Vec<usize>, width: usize, batches: bool) -> Self {
+        Self(Runner::new(session, dims, vec![width], batches))
     }
 }
 
@@ -55,10 +119,8 @@ pub struct Chain {
 /// The whole backbone with the pooled features of every candidate; owned by one lane thread.
 #[derive(Debug)]
 pub struct Audited {
-    pub(super) session: Session,
-    pub(super) dims: Vec<usize>,
     /// Class scores first, then features by candidate.
-    pub(super) made: Vec<Buffer>,
+    pub(super) whole: Runner,
     pub(super) frames: Frames,
     pub(super) scores: Probabilities,
 }
@@ -115,7 +177,9 @@ fn softmax(row: &mut [f32]) {
         *value = (*value - top).exp();
         sum += *value;
     }
-    row.iter_mut().for_each(|value| *value /= sum);
+    for value in row {
+        *value /= sum;
+    }
 }
 
 impl Segments for Chain {
@@ -129,31 +193,29 @@ impl Segments for Chain {
 
     fn run(&mut self, segment: usize, rows: usize) -> Result<StepOutput<'_>, EngineError> {
         let failed = |error: SessionError| EngineError { segment, reason: error.to_string() };
-        let missing = || EngineError { segment, reason: "there is no such segment, or the one before has not run".into() };
+        let missing =
+            || EngineError { segment, reason: "there is no such segment, or the one before has not run".into() };
         let (before, rest) = self.stages.split_at_mut_checked(segment).ok_or_else(missing)?;
         let last = rest.len() == 1;
-        let stage = rest.first_mut().ok_or_else(missing)?;
-        let feed = match before.last() {
-            None => Feed::Frames(&self.frames.values),
-            Some(stage) => Feed::Rows(stage.carried.as_ref().ok_or_else(missing)?),
+        let Stage(stage) = rest.first_mut().ok_or_else(missing)?;
+        let source = match before.last() {
+            None => Source::Frames(&self.frames.values),
+            Some(Stage(before)) => Source::Before(&before.made),
         };
-        stage.run(&feed, rows).map_err(failed)?;
-        let shown = stage.shown().map_err(failed)?;
+        stage.run(&source, rows).map_err(failed)?;
+        let shown = stage.shown(0).map_err(failed)?;
         Ok(if last { StepOutput::Probabilities(self.scores.fill(shown)) } else { StepOutput::Features(shown) })
     }
 
     fn compact(&mut self, segment: usize, keep: &[usize]) {
-        let row = self.stages.get(segment + 1).map(|next| next.dims.iter().product::<usize>());
-        let carried = self.stages.get_mut(segment).and_then(|stage| stage.carried.as_mut());
-        if let Some((buffer, row)) = carried.zip(row)
-            && let Err(error) = buffer.compact(row, keep)
+        let row = self.stages.get(segment + 1).map(|Stage(next)| next.row());
+        if let Some((Stage(stage), row)) = self.stages.get_mut(segment).zip(row)
+            && let Err(error) = stage.compact(row, keep)
         {
-            // Types were proved when the chain was made; should it happen all the same, the next run must not go on
-            // with the wrong rows.
+            // Types were proved when the chain was made; should it happen all the same, the next run must fail and not
+            // go on with the wrong rows.
             tracing::error!(segment, %error, "rows cannot be compacted");
-            if let Some(stage) = self.stages.get_mut(segment) {
-                stage.carried = None;
-            }
+            stage.made.clear();
         }
     }
 }
@@ -165,11 +227,10 @@ impl Auditor for Audited {
 
     fn run(&mut self, rows: usize) -> Result<AuditOutput<'_>, EngineError> {
         let failed = |error: SessionError| EngineError { segment: 0, reason: error.to_string() };
-        self.made.clear();
-        self.made = self.session.run(&Feed::Frames(&self.frames.values), rows, &self.dims).map_err(failed)?;
-        let mut made = self.made.iter().map(|buffer| buffer.floats().map_err(failed));
-        let scores = made.next().unwrap_or(Ok(&[]))?;
-        let features = made.collect::<Result<Vec<&[f32]>, EngineError>>()?;
+        self.whole.run(&Source::Frames(&self.frames.values), rows).map_err(failed)?;
+        let scores = self.whole.shown(0).map_err(failed)?;
+        let features = (1..self.whole.widths.len()).map(|at| self.whole.shown(at).map_err(failed));
+        let features = features.collect::<Result<Vec<&[f32]>, EngineError>>()?;
         Ok(AuditOutput { probabilities: self.scores.fill(scores), features })
     }
 }

@@ -35,7 +35,10 @@ pub(super) fn cut_points(
     let sizes = Sizes::new(proto, facts);
     let flops = |ends: &[&str]| -> u64 {
         let nodes = graph.between(&[], ends).into_iter();
-        nodes.filter(|node| node.makes().any(|name| graph.class(name) == Class::Data)).map(|node| sizes.flops(node)).sum()
+        nodes
+            .filter(|node| node.makes().any(|name| graph.class(name) == Class::Data))
+            .map(|node| sizes.flops(node))
+            .sum()
     };
     let total = flops(&[output]);
     let usable = |tensor: &&str| {
@@ -77,7 +80,9 @@ pub(super) fn spread(points: &[CutPoint], count: usize, usable: impl Fn(&CutPoin
             (point.fraction - target).abs() / spacing + SIZE_WEIGHT * (point.port.row() as f64 / smallest).log2()
         };
         let best = open.iter().enumerate().min_by(|(_, (_, a)), (_, (_, b))| score(a).total_cmp(&score(b)));
-        let Some(best) = best.map(|(position, _)| position) else { break };
+        let Some(best) = best.map(|(position, _)| position) else {
+            break;
+        };
         chosen.push(open.remove(best).0);
         target += spacing;
     }
@@ -105,10 +110,42 @@ fn belongs_behind(graph: &Graph<'_>, port: &Port, next: &Port) -> bool {
 fn light(node: &NodeProto) -> bool {
     matches!(
         node.op_type(),
-        "Relu" | "LeakyRelu" | "PRelu" | "Elu" | "Selu" | "Celu" | "Clip" | "Sigmoid" | "HardSigmoid" | "HardSwish"
-            | "Swish" | "Mish" | "Softplus" | "Softsign" | "Tanh" | "Gelu" | "Erf" | "BatchNormalization" | "Identity"
-            | "Dropout" | "Cast" | "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Sqrt" | "Min" | "Max" | "Reshape"
-            | "Flatten" | "Squeeze" | "Unsqueeze" | "Transpose" | "QuantizeLinear" | "DequantizeLinear"
+        "Relu"
+            | "LeakyRelu"
+            | "PRelu"
+            | "Elu"
+            | "Selu"
+            | "Celu"
+            | "Clip"
+            | "Sigmoid"
+            | "HardSigmoid"
+            | "HardSwish"
+            | "Swish"
+            | "Mish"
+            | "Softplus"
+            | "Softsign"
+            | "Tanh"
+            | "Gelu"
+            | "Erf"
+            | "BatchNormalization"
+            | "Identity"
+            | "Dropout"
+            | "Cast"
+            | "Add"
+            | "Sub"
+            | "Mul"
+            | "Div"
+            | "Pow"
+            | "Sqrt"
+            | "Min"
+            | "Max"
+            | "Reshape"
+            | "Flatten"
+            | "Squeeze"
+            | "Unsqueeze"
+            | "Transpose"
+            | "QuantizeLinear"
+            | "DequantizeLinear"
     )
 }
 

@@ -87,7 +87,11 @@ impl<'a> Graph<'a> {
                 open.extend(node.reads());
             }
         }
-        self.order.iter().filter(|number| wanted.contains(number)).filter_map(|&number| self.nodes.get(number)).collect()
+        self.order
+            .iter()
+            .filter(|number| wanted.contains(number))
+            .filter_map(|&number| self.nodes.get(number))
+            .collect()
     }
 
     /// Names of the tensors that everything from the input to `output` passes through, in order, both ends left out.

@@ -78,7 +78,8 @@ impl Manifest {
             labels: None,
             width: input.side("width"),
             height: input.side("height"),
-            channels: input.word("channels", &[("gray", Channels::Gray), ("rgb", Channels::Rgb), ("bgr", Channels::Bgr)]),
+            channels: input
+                .word("channels", &[("gray", Channels::Gray), ("rgb", Channels::Rgb), ("bgr", Channels::Bgr)]),
             layout: input.word("layout", &[("nchw", Layout::Nchw), ("nhwc", Layout::Nhwc)]),
             scale: input.number("scale"),
             mean: input.numbers("mean"),
@@ -134,7 +135,9 @@ impl Manifest {
                 problems.push(format!("input.{key} = {typed}, but the graph's input \"{}\" has {found}", graph.name));
                 0
             }
-            (Some(side), _) | (None, Some(side)) if (1..=SIDE_MAX).contains(&side) => usize::try_from(side).unwrap_or(0),
+            (Some(side), _) | (None, Some(side)) if (1..=SIDE_MAX).contains(&side) => {
+                usize::try_from(side).unwrap_or(0)
+            }
             (None, None) => {
                 problems.push(format!("input.{key} is free in the graph: set it in {FILE}"));
                 0

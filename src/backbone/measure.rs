@@ -3,9 +3,10 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use super::chain::Chain;
 use super::probe::noise;
-use super::{Backbone, BackboneError};
-use crate::cascade::Segments;
+use super::{Backbone, BackboneError, Split};
+use crate::cascade::{Segments, StepOutput};
 use crate::plan::{CostTable, ExitId};
 
 /// Rounds of which the median is taken: at least, at most, and as long as there is time.
@@ -15,7 +16,8 @@ const BUDGET: Duration = Duration::from_millis(600);
 /// Hidden units of a head.
 const HIDDEN: usize = 128;
 
-/// Milliseconds per frame of a chain's segments and of the uncut model, timed in turns.
+/// Milliseconds per frame of a chain's segments and of the uncut model, timed in turns: processor time with one thread,
+/// wall clock with more.
 #[derive(Debug, Clone)]
 pub struct Timing {
     /// Per segment, in order.
@@ -35,7 +37,7 @@ pub(super) fn time(backbone: &Backbone, exits: &[ExitId], batch: usize) -> Resul
     whole.load(batch).copy_from_slice(&frames);
     let mut segments: Vec<Vec<f64>> = vec![Vec::new(); exits.len() + 1];
     let (mut wholes, mut ratios) = (Vec::new(), Vec::new());
-    let began = Instant::now();
+    let (began, clock) = (Instant::now(), Clock::of(backbone));
     // The first round warms caches and arenas and is thrown away.
     for round in 0..=ROUNDS_MAX {
         if round > ROUNDS_MIN && began.elapsed() > BUDGET {
@@ -44,11 +46,11 @@ pub(super) fn time(backbone: &Backbone, exits: &[ExitId], batch: usize) -> Resul
         let mut sum = 0.0;
         let mut times = Vec::with_capacity(segments.len());
         for segment in 0..segments.len() {
-            let ms = timed(|| cut.run(segment, batch).map(drop)).map_err(BackboneError::Engine)?;
+            let ms = clock.timed(|| cut.run(segment, batch).map(drop)).map_err(BackboneError::Engine)?;
             sum += ms;
             times.push(ms);
         }
-        let ms = timed(|| whole.run(0, batch).map(drop)).map_err(BackboneError::Engine)?;
+        let ms = clock.timed(|| whole.run(0, batch).map(drop)).map_err(BackboneError::Engine)?;
         if round > 0 {
             segments.iter_mut().zip(times).for_each(|(list, ms)| list.push(ms));
             wholes.push(ms);
@@ -62,6 +64,68 @@ pub(super) fn time(backbone: &Backbone, exits: &[ExitId], batch: usize) -> Resul
         whole_ms: median(wholes) * per_frame,
         ratio: median(ratios),
     })
+}
+
+/// The two ways to cut, against each other.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Whether both answer as the uncut model does, within 1e-4 of the largest probability.
+    pub(super) same: bool,
+    /// Time over the uncut model's, cut after optimisation.
+    pub(super) optimised: f64,
+    /// The same for the plain split.
+    pub(super) plain: f64,
+}
+
+/// Times both ways at three cuts and a small batch, the uncut model in between.
+pub(super) fn compare(backbone: &Backbone) -> Result<Found, BackboneError> {
+    const BATCH: usize = 4;
+    const CUTS: usize = 3;
+    const TOLERANCE: f32 = 1e-4;
+    let candidates = &backbone.plan().candidates;
+    let step = candidates.len().div_ceil(CUTS).max(1);
+    let some: Vec<ExitId> = candidates.iter().step_by(step).map(|point| point.exit).collect();
+    let mut chains = [
+        backbone.chain_of(&[], Split::Plain)?,
+        backbone.chain_of(&some, Split::Plain)?,
+        backbone.chain_of(&some, Split::Optimised)?,
+    ];
+    let frames = noise(BATCH * backbone.plan().input.len());
+    let mut answers = Vec::new();
+    for chain in &mut chains {
+        chain.load(BATCH).copy_from_slice(&frames);
+        answers.push(through(chain, BATCH)?);
+    }
+    let whole = answers.first().cloned().unwrap_or_default();
+    let near = |answer: &Vec<f32>| {
+        answer.len() == whole.len() && answer.iter().zip(&whole).all(|(a, b)| (a - b).abs() <= TOLERANCE)
+    };
+    let mut ratios = [Vec::new(), Vec::new()];
+    let (began, clock) = (Instant::now(), Clock::of(backbone));
+    for round in 0..ROUNDS_MAX {
+        if round >= ROUNDS_MIN && began.elapsed() > BUDGET / 2 {
+            break;
+        }
+        let mut times = Vec::with_capacity(chains.len());
+        for chain in &mut chains {
+            times.push(clock.timed(|| through(chain, BATCH).map(drop))?);
+        }
+        if let [whole, plain, optimised] = times[..] {
+            ratios[0].push(plain / whole);
+            ratios[1].push(optimised / whole);
+        }
+    }
+    let [plain, optimised] = ratios.map(median);
+    Ok(Found { same: answers.iter().all(near), optimised, plain })
+}
+
+fn through(chain: &mut Chain, rows: usize) -> Result<Vec<f32>, BackboneError> {
+    for segment in 0..=chain.exits().len() {
+        if let StepOutput::Probabilities(values) = chain.run(segment, rows)? {
+            return Ok(values.to_vec());
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// The cost table for one batch size.
@@ -104,10 +168,39 @@ fn head_ms(width: usize, classes: usize) -> f64 {
     median(times)
 }
 
-fn timed<E>(run: impl FnOnce() -> Result<(), E>) -> Result<f64, E> {
-    let began = Instant::now();
-    run()?;
-    Ok(began.elapsed().as_secs_f64() * 1e3)
+/// What time is taken with. A lane of one thread does all its work in the caller's: its processor time is the cost,
+/// whoever else keeps the machine busy while we measure. With more threads only the wall clock sees them all.
+#[derive(Debug, Clone, Copy)]
+enum Clock {
+    Thread,
+    Wall,
+}
+
+impl Clock {
+    fn of(backbone: &Backbone) -> Self {
+        if cfg!(unix) && backbone.options.intra_threads <= 1 { Self::Thread } else { Self::Wall }
+    }
+
+    fn timed<E>(self, run: impl FnOnce() -> Result<(), E>) -> Result<f64, E> {
+        let (wall, thread) = (Instant::now(), thread_time());
+        run()?;
+        let spent = match self {
+            Self::Thread => thread_time().saturating_sub(thread),
+            Self::Wall => wall.elapsed(),
+        };
+        Ok(spent.as_secs_f64() * 1e3)
+    }
+}
+
+#[cfg(unix)]
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+}
+
+#[cfg(not(unix))]
+fn thread_time() -> Duration {
+    Duration::ZERO
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::BackboneError;
-use super::onnx::{DataLocation, GraphProto, ModelProto, TensorProto, ValueInfoProto};
+use super::onnx::{DataLocation, GraphProto, ModelProto, StringStringEntryProto, TensorProto, ValueInfoProto};
 use crate::plan::Fingerprint;
 
 /// Protobuf's own limit for one message: more weights than that must lie in external files.
@@ -99,10 +99,13 @@ impl External<'_> {
             return Ok(());
         }
         let name = tensor.name().to_owned();
-        let entry = |key: &str| tensor.external_data.iter().find(|entry| entry.key() == key).map(|entry| entry.value());
+        let entry =
+            |key: &str| tensor.external_data.iter().find(|entry| entry.key() == key).map(StringStringEntryProto::value);
         let number = |key: &str| match entry(key) {
             None => Ok(None),
-            Some(text) => text.parse::<usize>().map(Some).map_err(|_| format!("weight \"{name}\": bad {key} \"{text}\"")),
+            Some(text) => {
+                text.parse::<usize>().map(Some).map_err(|_| format!("weight \"{name}\": bad {key} \"{text}\""))
+            }
         };
         let location =
             PathBuf::from(entry("location").ok_or_else(|| format!("weight \"{name}\" names no external file"))?);
@@ -127,9 +130,9 @@ impl External<'_> {
             return Ok(bytes.clone());
         }
         let path = self.folder.join(location);
-        let bytes = fs::read(&path).map(Bytes::from).map_err(|error| {
-            format!("external file {}: {error}; it must lie beside the model", path.display())
-        })?;
+        let bytes = fs::read(&path)
+            .map(Bytes::from)
+            .map_err(|error| format!("external file {}: {error}; it must lie beside the model", path.display()))?;
         self.files.insert(location.to_owned(), bytes.clone());
         Ok(bytes)
     }

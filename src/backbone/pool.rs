@@ -8,7 +8,7 @@ use super::onnx::{FLOAT, NodeProto, TensorProto};
 pub(super) const WIDTH_MAX: usize = 1024;
 /// Grids from fine to coarse.
 const GRIDS: [usize; 3] = [4, 2, 1];
-/// From this operator set on, ReduceMean takes its axes as an input.
+/// From this operator set on, `ReduceMean` takes its axes as an input.
 const REDUCE_AXES_INPUT: i64 = 18;
 
 /// Nodes that pool one tensor, and the name and width of what they make: `rows x width`, f32.
@@ -113,17 +113,15 @@ struct Windows {
 }
 
 impl Windows {
-    fn over(side: usize, grid: usize) -> Self {
-        let size = side.div_ceil(grid);
-        let (before, after) = ((size * grid - side) / 2, (size * grid - side).div_ceil(2));
-        let [size, before, after] = if after < size {
-            [size, before, after]
-        } else {
-            // Padding would leave a window empty: let the windows overlap instead.
-            let stride = side / grid;
-            return Self::of(side - (grid - 1) * stride, stride, 0, 0);
-        };
-        Self::of(size, size, before, after)
+    fn over(length: usize, grid: usize) -> Self {
+        let size = length.div_ceil(grid);
+        let padding = size * grid - length;
+        if padding.div_ceil(2) < size {
+            return Self::of(size, size, padding / 2, padding.div_ceil(2));
+        }
+        // Padding would leave a window empty: let the windows overlap instead.
+        let stride = length / grid;
+        Self::of(length - (grid - 1) * stride, stride, 0, 0)
     }
 
     fn of(size: usize, stride: usize, before: usize, after: usize) -> Self {

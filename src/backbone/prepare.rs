@@ -1,10 +1,12 @@
 //! From a model file to a graph that can be cut: batch free, picture size fixed, types as we feed and read them, class
 //! scores chosen, shape arithmetic folded, cut points found.
 
+use std::collections::HashMap;
+
 use super::cuts::{self, CutPoint};
 use super::manifest::{Manifest, Scores};
 use super::model::GraphInput;
-use super::onnx::{DataType, DimValue, FLOAT, GraphProto, ModelProto, NodeProto, ValueInfoProto};
+use super::onnx::{DataType, DimValue, FLOAT, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
 use super::pool::{self, Pooling};
 use super::probe::{self, Facts};
 use super::split::{self, BATCH, Port};
@@ -51,14 +53,15 @@ pub(super) fn prepare(
 ) -> Result<Prepared, BackboneError> {
     let refuse = |reason: String| BackboneError::model(&manifest.model, reason);
     let opset = model.opset_import.iter().find(|set| set.domain().is_empty() || set.domain() == "ai.onnx");
-    let opset = opset.map_or(0, |set| set.version());
+    let opset = opset.map_or(0, OperatorSetIdProto::version);
     let graph = model.graph.as_mut().ok_or_else(|| refuse("holds no graph".to_owned()))?;
     let params = graph.initializer.iter().map(super::onnx::TensorProto::elements).sum();
     let wanted: Vec<String> = graph.output.iter().map(|output| output.name().to_owned()).collect();
     let port = fix_input(graph, input, spec).map_err(refuse)?;
-    let facts = probe::probe(&model, &port.dims).map_err(|error| refuse(error.to_string()))?;
+    let labels = manifest.labels.as_ref().map(Vec::len);
+    let (facts, scores, classes) = observe(&mut model, &port, &wanted, labels).map_err(refuse)?;
     let graph = model.graph.as_mut().ok_or_else(|| refuse("holds no graph".to_owned()))?;
-    let (scores, classes) = choose_scores(&wanted, &facts, manifest.labels.as_ref().map(Vec::len)).map_err(refuse)?;
+    check_finite(graph, &scores, &facts).map_err(refuse)?;
     let meaning = manifest.scores.unwrap_or_else(|| meaning(graph, &scores));
     let scores = as_floats(graph, &scores, &facts);
     split::fold_shapes(&mut model, &port, &facts).map_err(refuse)?;
@@ -76,6 +79,80 @@ pub(super) fn prepare(
     let candidates = candidates.collect();
     let batches = facts.batches;
     Ok(Prepared { model, input: port, scores, meaning, classes, points, candidates, flops, batches, opset, params })
+}
+
+/// Probes the graph and chooses the class scores. Where it does not take batches it is tried again with fixed batches of
+/// one made free; where that does not help either it is left to run row by row.
+fn observe(
+    model: &mut ModelProto,
+    port: &Port,
+    wanted: &[String],
+    labels: Option<usize>,
+) -> Result<(Facts, String, usize), String> {
+    let run = |model: &ModelProto| probe::probe(model, &port.dims).map_err(|error| error.to_string());
+    let mut facts = run(model)?;
+    if facts.batches
+        && let Ok((scores, classes)) = choose_scores(wanted, &facts, labels)
+    {
+        return Ok((facts, scores, classes));
+    }
+    let mut freed = model.clone();
+    if free_batch(&mut freed, &facts)
+        && let Ok(again) = run(&freed)
+        && again.batches
+        && let Ok((scores, classes)) = choose_scores(wanted, &again, labels)
+    {
+        *model = freed;
+        return Ok((again, scores, classes));
+    }
+    facts.row_by_row();
+    let (scores, classes) = choose_scores(wanted, &facts, labels)?;
+    Ok((facts, scores, classes))
+}
+
+/// Lets every Reshape to a fixed batch of one keep the batch that it is given. True if there was one.
+fn free_batch(model: &mut ModelProto, facts: &Facts) -> bool {
+    let Some(graph) = model.graph.as_mut() else {
+        return false;
+    };
+    let fixed: HashMap<String, Vec<i64>> = graph
+        .initializer
+        .iter()
+        .filter_map(|tensor| Some((tensor.name().to_owned(), tensor.read_int64s()?)))
+        .chain(facts.seen.iter().filter_map(|(name, seen)| Some((name.clone(), seen.integers.as_ref()?.0.clone()))))
+        .collect();
+    let mut shapes = Vec::new();
+    for node in
+        graph.node.iter_mut().filter(|node| node.op_type() == "Reshape" && node.int("allowzero").unwrap_or(0) == 0)
+    {
+        let one = node.input.first().and_then(|name| facts.shape(name)).and_then(<[usize]>::first) == Some(&1);
+        let Some(shape) = node.input.get_mut(1).filter(|_| one) else {
+            continue;
+        };
+        if let Some([1, rest @ ..]) = fixed.get(shape.as_str()).map(Vec::as_slice) {
+            // In a Reshape, 0 means: as it is given.
+            let name = format!("{shape}_free{}", shapes.len());
+            let dims: Vec<i64> = std::iter::once(0).chain(rest.iter().copied()).collect();
+            shapes.push(super::onnx::TensorProto::int64s(&name, &dims));
+            *shape = name;
+        }
+    }
+    let any = !shapes.is_empty();
+    graph.initializer.extend(shapes);
+    any
+}
+
+/// Scores that are no numbers on plain noise mean a broken model; the first node that makes such values is named.
+fn check_finite(graph: &GraphProto, scores: &str, facts: &Facts) -> Result<(), String> {
+    let finite = |name: &str| facts.seen.get(name).is_none_or(|seen| seen.finite);
+    if finite(scores) {
+        return Ok(());
+    }
+    let culprit = graph.node.iter().find(|node| node.makes().any(|name| !finite(name)));
+    let culprit = culprit.map_or_else(|| "unknown".to_owned(), NodeProto::title);
+    Err(format!(
+        "gives NaN or infinite class scores for pictures in [0, 1); the first node that makes such is {culprit}"
+    ))
 }
 
 /// Most exits a plan may have.
@@ -110,7 +187,9 @@ fn fix_input(graph: &mut GraphProto, input: &GraphInput, spec: &InputSpec) -> Re
 fn choose_scores(outputs: &[String], facts: &Facts, labels: Option<usize>) -> Result<(String, usize), String> {
     let mut found: Vec<(usize, &String, usize)> = Vec::new();
     for name in outputs {
-        let Some(dims) = facts.seen.get(name).and_then(super::probe::Seen::row_dims) else { continue };
+        let Some(dims) = facts.seen.get(name).and_then(super::probe::Seen::row_dims) else {
+            continue;
+        };
         let classes = dims.first().copied().unwrap_or(0);
         if classes < 2 || dims.iter().skip(1).any(|&dim| dim != 1) {
             continue;

@@ -20,6 +20,8 @@ pub(super) struct Seen {
     pub(super) at_two: Option<Vec<usize>>,
     /// Values of short int64 vectors at batch 1 and 2.
     pub(super) integers: Option<(Vec<i64>, Vec<i64>)>,
+    /// Whether an f32 tensor held only numbers at batch 1.
+    pub(super) finite: bool,
 }
 
 impl Seen {
@@ -42,6 +44,12 @@ pub(super) struct Facts {
 }
 
 impl Facts {
+    /// Forgets what was seen at batch 2: the graph is to be run one row at a time.
+    pub(super) fn row_by_row(&mut self) {
+        self.batches = false;
+        self.seen.values_mut().for_each(|seen| seen.at_two = None);
+    }
+
     /// Dims at batch 1.
     pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
         self.seen.get(name).map(|seen| seen.at_one.as_slice())
@@ -66,6 +74,7 @@ pub(super) fn probe(model: &ModelProto, dims: &[usize]) -> Result<Facts, Session
             at_one: buffer.shape().to_vec(),
             at_two: None,
             integers: integers.map(|values| (values, Vec::new())),
+            finite: buffer.floats().map_or(true, |values| values.iter().all(|value| value.is_finite())),
         };
         facts.seen.insert(name.clone(), seen);
     }

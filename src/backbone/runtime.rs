@@ -66,7 +66,7 @@ fn loaded() -> Result<&'static Loaded, RuntimeError> {
                 tracing::info!(path = %loaded.info.path.display(), build = loaded.info.build, "ONNX Runtime loaded");
                 return Ok(LOADED.get_or_init(|| loaded));
             }
-            Err(reason) => tried += &format!("  {}: {reason}\n", path.display()),
+            Err(reason) => tried.extend([format!("  {}: {reason}\n", path.display())]),
         }
     }
     Err(RuntimeError { tried, minimum: ort::MINOR_VERSION, name })
@@ -81,7 +81,8 @@ fn load(path: &Path) -> Result<Loaded, String> {
     // Telemetry off: a worker reports to its operator, to no one else.
     let builder = ort::init_from(path).map_err(|error| error.to_string())?.with_name("offramp").with_telemetry(false);
     let environment = builder.build().map_err(|error| error.message().to_owned())?;
-    environment.set_log_level(ort::logging::LogLevel::Error);
+    // Failures come back as errors with the same words; printed besides, expected ones would alarm.
+    environment.set_log_level(ort::logging::LogLevel::Fatal);
     let info = RuntimeInfo { path: path.to_owned(), version: version(path), build: ort::info().to_owned() };
     Ok(Loaded { environment, info })
 }

@@ -62,12 +62,7 @@ pub(super) enum Feed<'a> {
 
 impl Session {
     /// Loads a serialised model. With `save` the rewritten graph is written there.
-    pub(super) fn load(
-        model: &[u8],
-        level: Level,
-        threads: usize,
-        save: Option<&Path>,
-    ) -> Result<Self, SessionError> {
+    pub(super) fn load(model: &[u8], level: Level, threads: usize, save: Option<&Path>) -> Result<Self, SessionError> {
         let environment = runtime::environment()?;
         // Every option that timing or memory hangs on is set here and not left to a default.
         let mut builder: SessionBuilder = OrtSession::builder(environment)?

@@ -34,7 +34,9 @@ impl Port {
 /// Replaces every `Shape` of what depends on the picture by a constant, or by `a + b x batch`, as seen when probing. So
 /// no segment needs a tensor of an earlier one only to ask for its shape.
 pub(super) fn fold_shapes(model: &mut ModelProto, input: &Port, facts: &Facts) -> Result<(), String> {
-    let Some(proto) = model.graph.as_mut() else { return Ok(()) };
+    let Some(proto) = model.graph.as_mut() else {
+        return Ok(());
+    };
     let asks: Vec<String> = {
         let graph = Graph::new(proto, &input.tensor)?;
         let asks = |node: &&NodeProto| {
@@ -45,7 +47,9 @@ pub(super) fn fold_shapes(model: &mut ModelProto, input: &Port, facts: &Facts) -
     let mut uses_batch = false;
     for name in asks {
         let values = facts.seen.get(&name).and_then(|seen| seen.integers.as_ref());
-        let Some((one, two)) = values.filter(|(one, two)| !facts.batches || one.len() == two.len()) else { continue };
+        let Some((one, two)) = values.filter(|(one, two)| !facts.batches || one.len() == two.len()) else {
+            continue;
+        };
         proto.node.retain(|node| node.makes().all(|made| made != name));
         let slopes: Vec<i64> =
             if facts.batches { two.iter().zip(one).map(|(two, one)| two - one).collect() } else { vec![0; one.len()] };
@@ -90,7 +94,9 @@ pub(super) fn add_features<'p>(model: &mut ModelProto, poolings: impl IntoIterat
 /// # Errors
 /// When something in it depends on the picture other than through `start`: then that was no cut.
 pub(super) fn extract(model: &ModelProto, input: &str, start: &Port, ends: &[&str]) -> Result<ModelProto, String> {
-    let Some(proto) = model.graph.as_ref() else { return Err("the model has no graph".to_owned()) };
+    let Some(proto) = model.graph.as_ref() else {
+        return Err("the model has no graph".to_owned());
+    };
     let graph = Graph::new(proto, input)?;
     // The batch size is read off the segment's own input.
     let nodes = graph.between(&[&start.tensor, BATCH], ends);
@@ -116,9 +122,10 @@ pub(super) fn extract(model: &ModelProto, input: &str, start: &Port, ends: &[&st
         add_batch(&mut part, &start.tensor);
     }
     part.initializer.extend(weights.iter().filter_map(|name| graph.weight(name)).cloned());
-    let sparse = proto.sparse_initializer.iter().filter(|tensor| {
-        tensor.values.as_ref().is_some_and(|values| weights.binary_search(&values.name()).is_ok())
-    });
+    let sparse = proto
+        .sparse_initializer
+        .iter()
+        .filter(|tensor| tensor.values.as_ref().is_some_and(|values| weights.binary_search(&values.name()).is_ok()));
     part.sparse_initializer.extend(sparse.cloned());
     Ok(ModelProto {
         ir_version: model.ir_version,

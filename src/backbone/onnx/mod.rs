@@ -3,14 +3,7 @@
 //! `schema.rs` is generated (see `generate.sh`); weights are `Bytes`, slices of the file's one buffer. Knows nothing of
 //! cutting, of ONNX Runtime or of files.
 
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::all,
-    clippy::pedantic,
-    clippy::nursery,
-    reason = "generated code"
-)]
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::nursery, reason = "generated code")]
 mod schema;
 
 use std::collections::BTreeSet;
@@ -18,9 +11,9 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 pub(super) use schema::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
-    attribute_proto::AttributeType, tensor_proto::DataLocation, tensor_proto::DataType, tensor_shape_proto,
-    tensor_shape_proto::dimension::Value as DimValue, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataLocation,
+    tensor_proto::DataType, tensor_shape_proto, tensor_shape_proto::dimension::Value as DimValue, type_proto,
 };
 
 /// Element types by the schema's numbers, as far as they matter here.
@@ -67,14 +60,11 @@ impl NodeProto {
         self.attribute(name).and_then(|attribute| attribute.i)
     }
 
-    /// An attribute that is a list of integers.
-    pub(super) fn ints(&self, name: &str) -> Option<&[i64]> {
-        self.attribute(name).map(|attribute| attribute.ints.as_slice())
-    }
-
     /// An attribute that is UTF-8 text.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
-        self.attribute(name).and_then(|attribute| attribute.s.as_deref()).and_then(|text| std::str::from_utf8(text).ok())
+        self.attribute(name)
+            .and_then(|attribute| attribute.s.as_deref())
+            .and_then(|text| std::str::from_utf8(text).ok())
     }
 
     /// How the node is named in messages: its op and name, or its first output where it has no name.
