@@ -10,12 +10,25 @@ use offramp::plan::{Fingerprint, Plan};
 use proptest::prelude::*;
 
 fn origin(offset: i64) -> Origin {
-    Origin { topic: "frames".into(), partition: 0, offset }
+    Origin {
+        topic: "frames".into(),
+        partition: 0,
+        offset,
+    }
 }
 
 fn sample(plan: &Plan, captured_at_ms: Option<i64>) -> Sample {
     let (a, b) = ([0.5f32; 12], [0.25f32; 16]);
-    Sample::from_audit(plan, &[&a, &b], &[0.1, 0.7, 0.1, 0.1], "cam", captured_at_ms, 2.0, false).expect("sound")
+    Sample::from_audit(
+        plan,
+        &[&a, &b],
+        &[0.1, 0.7, 0.1, 0.1],
+        "cam",
+        captured_at_ms,
+        2.0,
+        false,
+    )
+    .expect("sound")
 }
 
 fn word(result: Result<(), SampleRejection>) -> &'static str {
@@ -89,8 +102,20 @@ fn samples_of_other_plans_are_refused() {
     let bytes = sample(&ours, None).encode(&ours).expect("small");
     let decode = |plan: &Plan| word(Sample::decode(plan, &bytes).map(|_| ()));
     assert_eq!(decode(&ours), "taken");
-    assert_eq!(decode(&Plan { backbone: Fingerprint([1; 32]), ..ours.clone() }), "other-plan");
-    assert_eq!(decode(&Plan { plan: Fingerprint([1; 32]), ..ours.clone() }), "other-plan");
+    assert_eq!(
+        decode(&Plan {
+            backbone: Fingerprint([1; 32]),
+            ..ours.clone()
+        }),
+        "other-plan"
+    );
+    assert_eq!(
+        decode(&Plan {
+            plan: Fingerprint([1; 32]),
+            ..ours.clone()
+        }),
+        "other-plan"
+    );
     // A forged fingerprint does not help: widths and classes are checked too.
     assert_eq!(decode(&plan(&[12, 17], 4)), "width");
     assert_eq!(decode(&plan(&[12, 16], 1)), "class");
@@ -103,9 +128,8 @@ fn the_log_is_read_once_and_clocks_may_not_jump() {
     let mut learner = Learner::new(&plan, costs(2), quick());
     let hour = 3_600_000;
     let start = 1_700_000_000_000;
-    let mut observe = |position, at, frame| {
-        word(learner.observe(sample(&plan, Some(at)).with_origin(&origin(frame)), position))
-    };
+    let mut observe =
+        |position, at, frame| word(learner.observe(sample(&plan, Some(at)).with_origin(&origin(frame)), position));
     assert_eq!(observe(5, start, 1), "taken");
     assert_eq!(observe(5, start, 2), "replayed");
     assert_eq!(observe(4, start, 3), "replayed");
@@ -123,7 +147,14 @@ fn close_frames_of_a_camera_are_one_trial() {
     let mut world = World::new(21);
     let plan = world.plan();
     let mut run = |step_ms: i64| {
-        let mut learner = Learner::new(&plan, costs(2), offramp::learn::LearnConfig { camera_interval_ms: 100, ..quick() });
+        let mut learner = Learner::new(
+            &plan,
+            costs(2),
+            offramp::learn::LearnConfig {
+                camera_interval_ms: 100,
+                ..quick()
+            },
+        );
         for position in 0..1000i64 {
             let frame = world.frame(0.0);
             let rows = frame.rows();
@@ -146,7 +177,8 @@ fn copies_never_certify() {
     for position in 0..3000i64 {
         let frame = world.frame(0.0);
         let copy = position >= 300;
-        let sample = Sample::from_audit(&plan, &frame.rows(), &frame.probabilities, "cam", None, 1.0, copy).expect("sound");
+        let sample =
+            Sample::from_audit(&plan, &frame.rows(), &frame.probabilities, "cam", None, 1.0, copy).expect("sound");
         learner.observe(sample, position).expect("sound");
         assert!(learner.work(&mut Unpaced).is_none());
     }

@@ -18,13 +18,6 @@ fn publications() -> &'static (Plan, Vec<Publication>) {
     ONCE.get_or_init(|| {
         let mut world = World::new(11);
         let plan = world.plan();
-        let config = LearnConfig {
-            hidden: 32,
-            epochs: 12,
-            first_training: 300,
-            young_training: 900,
-            ..LearnConfig::default()
-        };
         let mut learner = Learner::new(&plan, costs(2), quick());
         let mut publications = Vec::new();
         for position in 0..4000 {

@@ -129,7 +129,8 @@ pub(crate) fn least_audits(epsilon: f64, delta: f64) -> usize {
 /// The boldest threshold of the path that these rows establish, with the disagreements there; `None`: not even the first.
 pub(crate) fn boldest(rows: &[Row], subset: u8, promise: Promise) -> Option<(f32, u64)> {
     let n = rows.len() as u64;
-    if rows.len() < least_audits(promise.epsilon, promise.look_delta) {
+    // An empty subset promises nothing that is worth anything.
+    if subset == 0 || rows.len() < least_audits(promise.epsilon, promise.look_delta) {
         return None;
     }
     let mut passed = None;

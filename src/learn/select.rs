@@ -155,8 +155,14 @@ mod tests {
         let row = |_| {
             let ease = f64::from(rng.unit());
             let mut confidences = [0.0; 8];
-            shares.iter().zip(&mut confidences).for_each(|(share, c)| *c = if ease < *share { 0.9999 } else { 0.3 });
-            Row { confidences, agrees: u8::MAX }
+            shares
+                .iter()
+                .zip(&mut confidences)
+                .for_each(|(share, c)| *c = if ease < *share { 0.9999 } else { 0.3 });
+            Row {
+                confidences,
+                agrees: u8::MAX,
+            }
         };
         (0..n).map(row).collect()
     }

@@ -44,10 +44,10 @@ impl Version {
         trained_frames: HashSet<u64>,
         next_serial: u64,
     ) -> Self {
-        let least = |look: usize| certify::least_audits(config.epsilon, config.delta * LOOK_SHARES[look]);
-        let first = least(0).max(trained / 3);
-        let main = least(1).max(trained * 2 / 3).max(first + 1);
-        let late = least(2).max(main.saturating_mul(2));
+        let least = certify::least_audits(config.epsilon, config.delta * LOOK_SHARES[0]);
+        let first = least.max(trained / 3);
+        let main = first.saturating_mul(2);
+        let late = main.saturating_mul(2);
         let looks = [first, main, late].into_iter().zip(LOOK_SHARES).collect();
         Self {
             heads,
@@ -105,8 +105,14 @@ impl Version {
     /// Takes the largest planned look that the rows allow; earlier ones are forgone, never taken late. True when there
     /// was one.
     pub(crate) fn look(&mut self, config: &LearnConfig) -> bool {
-        let due = self.looks.iter().take_while(|(audits, _)| *audits <= self.rows.len()).count();
-        let Some(look) = due.checked_sub(1).and_then(|last| self.looks.get(last)).copied() else { return false };
+        let due = self
+            .looks
+            .iter()
+            .take_while(|(audits, _)| *audits <= self.rows.len())
+            .count();
+        let Some(look) = due.checked_sub(1).and_then(|last| self.looks.get(last)).copied() else {
+            return false;
+        };
         let (size, share) = look;
         self.looks.drain(..due);
         let look_delta = config.delta * share;
@@ -115,10 +121,8 @@ impl Version {
             delta: config.delta,
             look_delta,
         };
-        if self.subset != 0 {
-            if let Some(path) = certify::certify(&self.heads, &self.rows[..size], self.subset, promise) {
-                self.certified = Some(path);
-            }
+        if let Some(path) = certify::certify(&self.heads, &self.rows[..size], self.subset, promise) {
+            self.certified = Some(path);
         }
         true
     }
@@ -158,7 +162,10 @@ mod tests {
         let confidence = rng.unit();
         let wrong = steepness * (1.0 - confidence).powi(2);
         let agrees = u8::from(rng.unit() >= wrong);
-        Row { confidences: [confidence, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], agrees }
+        Row {
+            confidences: [confidence, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+            agrees,
+        }
     }
 
     /// Share of all frames that leave and are wrong at a threshold: the integral of the above.
@@ -198,7 +205,12 @@ mod tests {
         let config = LearnConfig::default();
         let mut version = Version::new(&config, Vec::new(), 1, 600, HashSet::new(), 0);
         let (second, _) = version.looks[1];
-        version.rows = (0..second + 5).map(|_| Row { confidences: [0.9; 8], agrees: 1 }).collect();
+        version.rows = (0..second + 5)
+            .map(|_| Row {
+                confidences: [0.9; 8],
+                agrees: 1,
+            })
+            .collect();
         assert!(version.look(&config) && !version.look(&config));
         assert_eq!(version.looks.len(), 1);
         assert_eq!(version.certified.map(|path| path.certificate.n), Some(second as u64));

@@ -151,7 +151,6 @@ pub fn quick() -> LearnConfig {
     LearnConfig {
         hidden: 32,
         epochs: 12,
-        epochs_warm: 6,
         first_training: 300,
         young_training: 900,
         ..LearnConfig::default()
@@ -199,7 +198,11 @@ impl Fleet {
         let mut scratch = Scratch::default();
         self.served += 1;
         if let (Some(reference), Some(first), true) = (self.set.reference(), self.set.exits().first(), self.suspects) {
-            let sure = self.set.head(0).judge(&frame.features[first.index()], &mut scratch).confidence;
+            let sure = self
+                .set
+                .head(0)
+                .judge(&frame.features[first.index()], &mut scratch)
+                .confidence;
             if let Some(counts) = self.suspicion.observe(self.set.version(), reference, sure) {
                 self.learner.note_suspicion(self.set.version(), &counts);
             }
@@ -222,7 +225,11 @@ impl Fleet {
                     adopted.push(set);
                 }
             }
-            assert_eq!(self.set.version(), publication.sequence(), "a publication is complete by itself");
+            assert_eq!(
+                self.set.version(),
+                publication.sequence(),
+                "a publication is complete by itself"
+            );
         }
         adopted
     }
@@ -237,7 +244,8 @@ pub fn true_risk(set: &HeadSet, world: &mut World, frames: usize) -> f64 {
     let mut scratch = Scratch::default();
     let wrong = (0..frames).filter(|_| {
         let frame = world.frame(0.0);
-        set.path(&frame.rows(), &mut scratch).is_some_and(|answer| answer.class != frame.answer)
+        set.path(&frame.rows(), &mut scratch)
+            .is_some_and(|answer| answer.class != frame.answer)
     });
     wrong.count() as f64 / frames as f64
 }
