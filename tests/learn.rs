@@ -6,87 +6,9 @@ mod learn_support;
 
 use std::sync::Arc;
 
-use learn_support::{Dice, World, costs};
-use offramp::heads::{Accepted, HeadSet, PolicyState, Registry, Scratch};
+use learn_support::{Fleet, World, costs, quick};
+use offramp::heads::PolicyState;
 use offramp::learn::{LearnConfig, Learner, Pace, Step, Unpaced};
-use offramp::plan::Plan;
-
-fn quick() -> LearnConfig {
-    LearnConfig {
-        hidden: 32,
-        epochs: 12,
-        epochs_warm: 6,
-        first_training: 300,
-        young_training: 900,
-        ..LearnConfig::default()
-    }
-}
-
-/// A worker's view: serves through a registry, audits by the rate in force.
-struct Fleet {
-    plan: Plan,
-    learner: Learner,
-    registry: Registry,
-    set: Arc<HeadSet>,
-    dice: Dice,
-    position: i64,
-    served: u64,
-    exited: u64,
-    wrong: u64,
-    published: u64,
-}
-
-impl Fleet {
-    fn new(world: &World, config: LearnConfig) -> Self {
-        let plan = world.plan();
-        let learner = Learner::new(&plan, costs(plan.candidates.len()), config);
-        let registry = Registry::new(&plan, None);
-        let set = Arc::new(HeadSet::empty());
-        Self {
-            plan,
-            learner,
-            registry,
-            set,
-            dice: Dice(99),
-            position: 0,
-            served: 0,
-            exited: 0,
-            wrong: 0,
-            published: 0,
-        }
-    }
-
-    fn step(&mut self, world: &mut World, turned: f64, pace: &mut dyn Pace) {
-        let frame = world.frame(turned);
-        self.served += 1;
-        let rate = self.set.audit_rate();
-        if self.dice.unit() < rate {
-            self.position += 1;
-            let sample = frame.sample(&self.plan, 1.0 / rate as f32);
-            self.learner.observe(sample, self.position).expect("a sound sample");
-        } else if let Some(answer) = self.set.path(&frame.rows(), &mut Scratch::default()) {
-            self.exited += 1;
-            self.wrong += u64::from(answer.class != frame.answer);
-        }
-        while let Some(publication) = self.learner.work(pace) {
-            self.published += 1;
-            for (key, value) in publication.records(&self.plan, None).expect("small heads") {
-                if let Accepted::Adopt(set) = self.registry.accept(key.as_bytes(), Some(&value)).expect("our own") {
-                    self.set = set;
-                }
-            }
-            assert_eq!(
-                self.set.version(),
-                publication.sequence(),
-                "a publication is complete by itself"
-            );
-        }
-    }
-
-    fn reset_counts(&mut self) {
-        (self.served, self.exited, self.wrong) = (0, 0, 0);
-    }
-}
 
 #[test]
 fn it_certifies_and_serves_within_the_bound() {
@@ -94,7 +16,7 @@ fn it_certifies_and_serves_within_the_bound() {
     let mut fleet = Fleet::new(&world, quick());
     let mut first = None;
     for frame in 0..4000 {
-        fleet.step(&mut world, 0.0, &mut Unpaced);
+        let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
         if first.is_none() && !fleet.set.exits().is_empty() {
             first = Some(frame);
         }
@@ -108,7 +30,7 @@ fn it_certifies_and_serves_within_the_bound() {
     );
     fleet.reset_counts();
     for _ in 0..4000 {
-        fleet.step(&mut world, 0.0, &mut Unpaced);
+        let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
     }
     let (hit, wrong) = (
         fleet.exited as f64 / fleet.served as f64,
@@ -124,12 +46,12 @@ fn a_change_switches_the_exits_off_and_they_come_back() {
     let mut world = World::new(2);
     let mut fleet = Fleet::new(&world, quick());
     for _ in 0..3000 {
-        fleet.step(&mut world, 0.0, &mut Unpaced);
+        let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
     }
     assert!(!fleet.set.exits().is_empty(), "{:?}", fleet.learner.status());
     let mut off = None;
     for frame in 0..20_000 {
-        fleet.step(&mut world, 1.0, &mut Unpaced);
+        let _ = fleet.step(&mut world, 1.0, &mut Unpaced);
         if fleet.set.exits().is_empty() {
             off = Some(frame);
             break;
@@ -140,7 +62,7 @@ fn a_change_switches_the_exits_off_and_they_come_back() {
     assert!((fleet.set.audit_rate() - 1.0).abs() < 1e-9);
     let mut back = None;
     for frame in 0..3000 {
-        fleet.step(&mut world, 1.0, &mut Unpaced);
+        let _ = fleet.step(&mut world, 1.0, &mut Unpaced);
         if !fleet.set.exits().is_empty() {
             back = Some(frame);
             break;
@@ -186,7 +108,7 @@ fn the_status_says_why_exits_are_off() {
             .expect("sound");
         assert!(learner.work(&mut Unpaced).is_none());
     }
-    assert_eq!(learner.status().why, "certifying needs 437 clean audits, has 120");
+    assert_eq!(learner.status().why, "certifying needs 459 clean audits, has 120");
 }
 
 #[test]
@@ -221,7 +143,7 @@ fn the_same_samples_give_the_same_heads() {
         let mut world = World::new(6);
         let mut fleet = Fleet::new(&world, quick());
         for _ in 0..1200 {
-            fleet.step(&mut world, 0.0, &mut Unpaced);
+            let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
         }
         let heads: Vec<_> = (0..fleet.set.exits().len())
             .map(|i| fleet.set.head(i).parts().clone())
@@ -236,7 +158,7 @@ fn a_new_leader_goes_on_from_what_is_in_force() {
     let mut world = World::new(7);
     let mut fleet = Fleet::new(&world, quick());
     for _ in 0..3000 {
-        fleet.step(&mut world, 0.0, &mut Unpaced);
+        let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
     }
     let before = fleet.set.version();
     let mut learner = Learner::new(&fleet.plan, costs(2), quick());
@@ -247,11 +169,72 @@ fn a_new_leader_goes_on_from_what_is_in_force() {
         if fleet.set.version() > before {
             break;
         }
-        fleet.step(&mut world, 1.0, &mut Unpaced);
+        let _ = fleet.step(&mut world, 1.0, &mut Unpaced);
     }
     assert!(
         fleet.set.version() > before,
         "the new leader's alarm must be newer than the old policy"
     );
     assert!(fleet.set.exits().is_empty());
+}
+
+/// Goal: at most a share delta of all certificates is wrong, retraining, repeated looks and adoption included. The bench
+/// `learn_proof` does the same with 200 streams.
+#[test]
+fn certificates_hold_in_simulated_streams() {
+    let streams: Vec<_> = (0..12)
+        .map(|seed| learn_support::proof_stream(seed, 2500, 10_000))
+        .collect();
+    let certificates: u32 = streams.iter().map(|stream| stream.0).sum();
+    let broken: u32 = streams.iter().map(|stream| stream.1).sum();
+    assert!(certificates >= 12, "{streams:?}");
+    assert!(f64::from(broken) <= 0.05 * f64::from(certificates) + 1.0, "{streams:?}");
+}
+
+/// Goal: a change of the input that raises disagreement is noticed without a label, audits go up, exits go off in time.
+#[test]
+fn suspicion_brings_the_alarm_in_time() {
+    let mut world = World::new(8);
+    let mut fleet = Fleet::new(&world, quick());
+    for _ in 0..4000 {
+        let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
+    }
+    assert!(
+        !fleet.set.exits().is_empty() && fleet.set.audit_rate() < 0.02,
+        "{:?}",
+        fleet.learner.status()
+    );
+    world.shift = 1.5;
+    let off = (0..20_000).find(|_| {
+        let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
+        fleet.set.exits().is_empty()
+    });
+    assert!(
+        off.is_some_and(|frames| frames < 2000),
+        "off after {off:?}: {:?}",
+        fleet.learner.status()
+    );
+}
+
+#[test]
+fn a_model_where_no_exit_pays_gets_none() {
+    let mut world = World::new(10);
+    let plan = world.plan();
+    // AlexNet-like: nearly all time is spent before the first exit, and a head costs more than what is left.
+    let mut costs = costs(2);
+    costs.piece_ms = vec![0.9, 0.05, 0.05];
+    costs.head_ms = vec![0.12; 2];
+    let mut learner = Learner::new(&plan, costs, quick());
+    for position in 0..4000 {
+        learner
+            .observe(world.frame(0.0).sample(&plan, 1.0), position)
+            .expect("sound");
+        while let Some(publication) = learner.work(&mut Unpaced) {
+            assert!(publication.policy().exits.is_empty());
+        }
+    }
+    let status = learner.status();
+    assert_eq!(status.state, PolicyState::None);
+    assert!(status.audit_rate <= 0.1, "{status:?}");
+    assert_eq!(status.why, "no set of exits is cheaper than the whole model");
 }

@@ -3,7 +3,7 @@
 
 mod learn_support;
 
-use learn_support::{World, costs, plan};
+use learn_support::{World, costs, plan, quick};
 use offramp::heads::snapshot::{RecordKind, peek, record_key};
 use offramp::heads::{Accepted, HmacKey, Registry, SnapshotRejection};
 use offramp::learn::{LearnConfig, Learner, Publication, Unpaced};
@@ -18,14 +18,7 @@ fn publications() -> &'static (Plan, Vec<Publication>) {
     ONCE.get_or_init(|| {
         let mut world = World::new(11);
         let plan = world.plan();
-        let config = LearnConfig {
-            hidden: 32,
-            epochs: 12,
-            first_training: 300,
-            young_training: 900,
-            ..LearnConfig::default()
-        };
-        let mut learner = Learner::new(&plan, costs(2), config);
+        let mut learner = Learner::new(&plan, costs(2), quick());
         let mut publications = Vec::new();
         for position in 0..4000 {
             learner
@@ -234,6 +227,7 @@ fn a_head_for_a_thousand_classes_stays_below_a_megabyte() {
         classes,
         noise: vec![0.1],
         hard: 0.0,
+        shift: 0.0,
         dice: learn_support::Dice(5),
     };
     let mut certified = None;

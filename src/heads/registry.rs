@@ -119,10 +119,9 @@ impl Registry {
     fn keep_head(&mut self, head: Head) -> Result<(), SnapshotRejection> {
         let versions = self.heads.entry(head.exit()).or_default();
         let found = head.sequence();
-        if let Some((oldest, _)) = versions.first_key_value().filter(|_| versions.len() >= HEADS_KEPT) {
-            if found < *oldest {
-                return Err(SnapshotRejection::Stale { found, held: *oldest });
-            }
+        let oldest = versions.first_key_value().map_or(0, |(oldest, _)| *oldest);
+        if versions.len() >= HEADS_KEPT && found < oldest {
+            return Err(SnapshotRejection::Stale { found, held: oldest });
         }
         self.high_water = self.high_water.max(found);
         versions.entry(found).or_insert_with(|| Arc::new(head));

@@ -265,8 +265,16 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], SnapshotRejection>
     Ok(*head)
 }
 
-/// Opens an envelope: `(header, payload, tag)`.
-fn open(value: &[u8]) -> Result<(RecordHeader, [u8; 32], &[u8], &[u8]), SnapshotRejection> {
+/// An envelope taken apart; only its form is checked.
+struct Envelope<'a> {
+    header: RecordHeader,
+    checksum: [u8; 32],
+    payload: &'a [u8],
+    /// The signature, or nothing.
+    tag: &'a [u8],
+}
+
+fn open(value: &[u8]) -> Result<Envelope<'_>, SnapshotRejection> {
     if value.len() > codec::PAYLOAD_BYTES_MAX + HEADER_BYTES + MAC_BYTES {
         return Err(SnapshotRejection::Size { bytes: value.len() });
     }
@@ -296,7 +304,12 @@ fn open(value: &[u8]) -> Result<(RecordHeader, [u8; 32], &[u8], &[u8]), Snapshot
         return Err(SnapshotRejection::Magic("its length is not what it says"));
     }
     let (payload, tag) = rest.split_at(header.payload_bytes);
-    Ok((header, checksum, payload, tag))
+    Ok(Envelope {
+        header,
+        checksum,
+        payload,
+        tag,
+    })
 }
 
 /// What an envelope says about itself, unverified.
@@ -304,7 +317,7 @@ fn open(value: &[u8]) -> Result<(RecordHeader, [u8; 32], &[u8], &[u8]), Snapshot
 /// # Errors
 /// When the bytes are no envelope.
 pub fn peek(value: &[u8]) -> Result<RecordHeader, SnapshotRejection> {
-    open(value).map(|(header, ..)| header)
+    open(value).map(|envelope| envelope.header)
 }
 
 /// Checks a record about `kind` of this plan and takes it apart.
@@ -317,7 +330,12 @@ pub fn decode(
     value: &[u8],
     key: Option<&HmacKey>,
 ) -> Result<Snapshot, SnapshotRejection> {
-    let (header, checksum, payload, tag) = open(value)?;
+    let Envelope {
+        header,
+        checksum,
+        payload,
+        tag,
+    } = open(value)?;
     if header.backbone != plan.backbone {
         return Err(SnapshotRejection::Fingerprint("backbone"));
     }

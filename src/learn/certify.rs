@@ -13,8 +13,10 @@ use crate::heads::set::SetExit;
 use crate::heads::{Certificate, Confidence, Head, Reference, Threshold};
 use crate::learn::select::{self, Row};
 
-/// Looks at growing data that one version gets.
-pub(crate) const LOOKS: u32 = 4;
+/// Looks at growing data that one version gets: an early one for the first certificate, the main one when its tests are two
+/// thirds of its training, a late one when the audits of the floor have doubled that. Their shares of delta sum to 1: most
+/// goes to the look whose policy will serve longest.
+pub(crate) const LOOK_SHARES: [f64; 3] = [0.2, 0.65, 0.15];
 
 /// A head that was trained and promises nothing yet.
 #[derive(Debug, Clone)]
@@ -127,7 +129,8 @@ pub(crate) fn least_audits(epsilon: f64, delta: f64) -> usize {
 /// The boldest threshold of the path that these rows establish, with the disagreements there; `None`: not even the first.
 pub(crate) fn boldest(rows: &[Row], subset: u8, promise: Promise) -> Option<(f32, u64)> {
     let n = rows.len() as u64;
-    if rows.len() < least_audits(promise.epsilon, promise.look_delta) {
+    // An empty subset promises nothing that is worth anything.
+    if subset == 0 || rows.len() < least_audits(promise.epsilon, promise.look_delta) {
         return None;
     }
     let mut passed = None;

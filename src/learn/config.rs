@@ -25,10 +25,8 @@ pub struct LearnConfig {
     pub window_bytes: usize,
     /// Hidden units of a head.
     pub hidden: usize,
-    /// Passes over the training audits for a head that starts from nothing.
+    /// Passes over the training audits.
     pub epochs: usize,
-    /// Passes for a head that starts from the version before.
-    pub epochs_warm: usize,
     /// Frames per gradient step.
     pub minibatch: usize,
     /// Highest step size of Adam; falls to nothing along a cosine.
@@ -55,16 +53,15 @@ impl Default for LearnConfig {
             epsilon: 0.01,
             delta: 0.05,
             audit_floor: 0.01,
-            audit_young: 0.75,
+            audit_young: 0.9,
             audit_suspicion: 0.5,
-            young_training: 2_400,
+            young_training: 2_500,
             first_training: 450,
-            growth: 1.75,
+            growth: 2.4,
             window_samples: 20_000,
             window_bytes: 256 << 20,
             hidden: 128,
             epochs: 30,
-            epochs_warm: 15,
             minibatch: 64,
             step_size: 2e-3,
             class_audits_min: 10,

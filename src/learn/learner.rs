@@ -22,7 +22,7 @@ use crate::learn::window::{Entry, Window};
 use crate::plan::{CostTable, Plan};
 
 /// Least share of the training audits that is kept for temperatures and for the choice of exits.
-const TUNE_SHARE: f64 = 0.04;
+const TUNE_SHARE: f64 = 0.06;
 /// And their least number.
 const TUNE_LEAST: f64 = 64.0;
 /// Trained versions that may wait for a certificate beside the one in force.
@@ -92,8 +92,6 @@ pub struct Learner {
     state: PolicyState,
     watch: Watch,
     watched_to: u64,
-    /// Newest head per candidate, to start the next training from.
-    newest: Vec<Option<Head>>,
     versions: u64,
     sequence: u64,
     grown: bool,
@@ -126,7 +124,6 @@ impl Learner {
             set: Arc::new(HeadSet::empty()),
             state: PolicyState::Learning,
             watched_to: 0,
-            newest: vec![None; plan.candidates.len()],
             versions: 0,
             sequence: 0,
             grown: false,
@@ -147,12 +144,6 @@ impl Learner {
             self.force = Some(Version::resumed(&set, self.window.next_serial()));
             self.state = PolicyState::Certified;
             self.grown = set.audit_rate() < self.config.audit_young;
-            for position in 0..set.exits().len() {
-                let head = set.head(position);
-                if let Some(newest) = self.newest.get_mut(head.exit().index()) {
-                    *newest = Some(head.as_ref().clone());
-                }
-            }
         }
         self.watched_to = self.window.next_serial();
         self.set = set;
@@ -257,7 +248,6 @@ impl Learner {
         self.nothing_pays = false;
         self.suspicion = 0;
         self.refresh_reference = false;
-        self.newest.fill(None);
         self.state = PolicyState::Alarm;
         self.publish(Vec::new(), Vec::new(), None)
     }
@@ -496,8 +486,7 @@ impl Learner {
             }
         }
         let seed = mix(self.config.seed.wrapping_add(self.versions + 1));
-        let training = Training::new(&self.plan, &self.config, train, tune, self.newest.clone(), seed)?
-            .unlearning(self.last_trained == 0);
+        let training = Training::new(&self.plan, &self.config, train, tune, seed)?;
         Some(Pending {
             training,
             trained,
@@ -515,10 +504,9 @@ impl Learner {
                     self.finish_training(heads);
                     return Step::Continue;
                 }
-                // Weights ran off to infinity: drop this version, the next one starts from nothing.
+                // Weights ran off to infinity: drop this version.
                 Err(_) => {
                     self.pending = None;
-                    self.newest.fill(None);
                     return Step::Continue;
                 }
             }
@@ -531,7 +519,6 @@ impl Learner {
 
     fn finish_training(&mut self, heads: Vec<Head>) {
         let Some(pending) = self.pending.take() else { return };
-        self.newest = heads.iter().cloned().map(Some).collect();
         let heads: Vec<CandidateHead> = heads.into_iter().map(CandidateHead::new).collect();
         let all = u8::MAX;
         let tune = pending.training.tune();

@@ -242,7 +242,7 @@ mod tests {
                 let sum: f32 = row.iter().sum();
                 row.iter_mut().for_each(|v| *v /= sum);
             }
-            let _ = loss(&mlp, &mut tape, rows);
+            let here = loss(&mlp, &mut tape, rows);
             let gradient = tape.gradient.clone();
             for _ in 0..20 {
                 let at = rng.below(mlp.weights.len());
@@ -253,8 +253,12 @@ mod tests {
                 let below = loss(&mlp, &mut tape, rows);
                 mlp.weights[at] = kept;
                 let numeric = (above - below) / (2.0 * step);
-                // A unit may switch between the two sides; then the difference is off by that unit's share.
-                prop_assert!((numeric - gradient[at]).abs() < 2e-2, "{} against {}", numeric, gradient[at]);
+                // Where a unit switches between the two sides there is no derivative: the curve has a kink.
+                let bend = above + below - 2.0 * here;
+                if bend.abs() > 2e-4 {
+                    continue;
+                }
+                prop_assert!((numeric - gradient[at]).abs() < 1.2e-2, "{} against {}", numeric, gradient[at]);
             }
         }
     }

@@ -131,3 +131,91 @@ struct Kind {
     rows: f64,
     risk: [f64; 8],
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::learn::rng::Rng;
+
+    fn costs(pieces: &[f64], cut: f64, head: f64) -> CostTable {
+        let exits = pieces.len() - 1;
+        CostTable {
+            piece_ms: pieces.to_vec(),
+            cut_ms: vec![cut; exits],
+            head_ms: vec![head; exits],
+            whole_ms: pieces.iter().sum(),
+        }
+    }
+
+    /// Rows of which exit k catches a share with certainty.
+    fn rows(shares: &[f64], n: usize, seed: u64) -> Vec<Row> {
+        let mut rng = Rng::new(seed);
+        let row = |_| {
+            let ease = f64::from(rng.unit());
+            let mut confidences = [0.0; 8];
+            shares
+                .iter()
+                .zip(&mut confidences)
+                .for_each(|(share, c)| *c = if ease < *share { 0.9999 } else { 0.3 });
+            Row {
+                confidences,
+                agrees: u8::MAX,
+            }
+        };
+        (0..n).map(row).collect()
+    }
+
+    #[test]
+    fn known_best_answers_are_found() {
+        let pick = |shares: &[f64], costs: &CostTable| select(&rows(shares, 500, 1), costs, 0.01).subset;
+        // An exit that catches most for little is on; one behind it that adds nothing is not worth its head.
+        assert_eq!(pick(&[0.8, 0.8], &costs(&[1.0, 1.0, 1.0], 0.0, 0.1)), 0b01);
+        // The first catches nothing, the second most.
+        assert_eq!(pick(&[0.0, 0.8], &costs(&[1.0, 1.0, 1.0], 0.0, 0.1)), 0b10);
+        // Both are worth it.
+        assert_eq!(pick(&[0.5, 0.9], &costs(&[1.0, 1.0, 1.0], 0.0, 0.01)), 0b11);
+        // Cuts that cost more than they save.
+        assert_eq!(pick(&[0.5, 0.9], &costs(&[1.0, 1.0, 1.0], 2.0, 0.0)), 0);
+        // Most time is spent before the first exit (AlexNet-like) and a head costs more than what is left.
+        assert_eq!(pick(&[0.6, 0.7], &costs(&[9.0, 0.3, 0.2], 0.05, 0.4)), 0);
+        // No head ever sure.
+        assert_eq!(pick(&[0.0, 0.0], &costs(&[1.0, 1.0, 1.0], 0.0, 0.01)), 0);
+        assert_eq!(select(&[], &costs(&[1.0, 1.0], 0.0, 0.0), 0.01).subset, 0);
+        assert_eq!(select(&rows(&[], 5, 1), &costs(&[1.0], 0.0, 0.0), 0.01).subset, 0);
+    }
+
+    #[test]
+    fn a_risky_exit_is_left_out() {
+        let mut rows = rows(&[0.9, 0.9], 500, 2);
+        rows.iter_mut().step_by(5).for_each(|row| row.agrees = 0b10);
+        assert_eq!(select(&rows, &costs(&[1.0, 1.0, 1.0], 0.0, 0.01), 0.01).subset, 0b10);
+    }
+
+    proptest! {
+        /// Goal: nothing beats the answer. Method: against every subset and point, priced row by row.
+        #[test]
+        fn no_subset_is_cheaper(seed in any::<u64>(), pieces in prop::collection::vec(0.1f64..3.0, 4), cut in 0.0f64..0.3) {
+            let costs = costs(&pieces, cut, 0.05);
+            let mut rng = Rng::new(seed);
+            let rows: Vec<Row> = (0..60).map(|_| {
+                let mut confidences = [0.0; 8];
+                confidences[..3].iter_mut().for_each(|c| *c = rng.unit().powf(0.2));
+                Row { confidences, agrees: u8::MAX }
+            }).collect();
+            let choice = select(&rows, &costs, 0.05);
+            let priced = expected_cost(&rows, choice.subset, choice.threshold, &costs);
+            prop_assert!((priced - choice.cost_ms).abs() < 1e-9);
+            prop_assert!(choice.cost_ms <= costs.whole_ms);
+            for point in path() {
+                for subset in 1..8u8 {
+                    let risk: f32 = rows.iter().filter_map(|row| Some(0.5 * (1.0 - row.confidences[row.leaves_at(subset, point)?]))).sum();
+                    if f64::from(risk) / 60.0 < 0.0499 {
+                        prop_assert!(choice.cost_ms <= expected_cost(&rows, subset, point, &costs) + 1e-9);
+                    }
+                }
+            }
+        }
+    }
+}

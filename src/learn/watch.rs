@@ -72,3 +72,63 @@ impl Watch {
         strongest.map(|(_, start)| start)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learn::rng::Rng;
+
+    /// Audits until the alarm, at this disagreement; at most `most`.
+    fn audits_until_alarm(disagreement: f64, frames_per_audit: f64, most: u64, rng: &mut Rng) -> u64 {
+        let mut watch = Watch::new(0.01, 1e6);
+        for audit in 0..most {
+            let disagrees = f64::from(rng.unit()) < disagreement;
+            if watch.observe(disagrees, frames_per_audit, audit).is_some() {
+                return audit + 1;
+            }
+        }
+        most
+    }
+
+    /// Goal: no more than one false alarm in a million frames at the worst disagreement that keeps the promise, whatever
+    /// the audit rate. Method: runs are cut at three million frames, so the mean is a lower estimate.
+    #[test]
+    fn it_cries_wolf_at_most_once_in_a_million_frames() {
+        for frames_per_audit in [1.0, 2.0, 100.0] {
+            let mut rng = Rng::new(17);
+            let runs = if frames_per_audit > 10.0 { 60 } else { 3 };
+            let most = (3e6 / frames_per_audit) as u64;
+            let total: u64 = (0..runs)
+                .map(|_| audits_until_alarm(0.01, frames_per_audit, most, &mut rng))
+                .sum();
+            let mean = total as f64 * frames_per_audit / f64::from(runs);
+            assert!(mean > 1e6, "{mean} frames at one audit in {frames_per_audit}");
+        }
+    }
+
+    /// DESIGN section 6: at 50 % audits a rise to 4 % must be found within 2,000 frames, so within 1,000 audits.
+    #[test]
+    fn a_rise_to_four_percent_is_found_in_time() {
+        let mut rng = Rng::new(5);
+        let mut delays: Vec<u64> = (0..200)
+            .map(|_| audits_until_alarm(0.04, 2.0, 100_000, &mut rng))
+            .collect();
+        delays.sort_unstable();
+        assert!(delays[100] < 500, "median {} audits", delays[100]);
+        assert!(delays[180] < 1000, "nine in ten {} audits", delays[180]);
+    }
+
+    #[test]
+    fn the_change_is_dated() {
+        let mut rng = Rng::new(9);
+        let mut watch = Watch::new(0.01, 1e6);
+        for audit in 0..5000u64 {
+            let disagreement = if audit < 3000 { 0.002 } else { 0.2 };
+            if let Some(start) = watch.observe(f64::from(rng.unit()) < disagreement, 1.0, audit) {
+                assert!((2900..3100).contains(&start), "dated {start}");
+                return;
+            }
+        }
+        panic!("no alarm");
+    }
+}

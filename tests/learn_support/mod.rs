@@ -1,8 +1,11 @@
 //! A world in which the truth is known: a plan, a cost table and a stream of frames for the learner's tests.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::sync::Arc;
+
 use offramp::frame::{Channels, InputSpec, Layout, Resize};
-use offramp::learn::Sample;
+use offramp::heads::{Accepted, HeadSet, Registry, Scratch, Suspicion};
+use offramp::learn::{LearnConfig, Learner, Pace, Sample};
 use offramp::plan::{CostTable, ExitId, ExitPoint, Fingerprint, Plan};
 
 /// A plan with these feature widths and so many classes.
@@ -93,6 +96,8 @@ pub struct World {
     pub classes: usize,
     pub noise: Vec<f64>,
     pub hard: f64,
+    /// Drift of the input: all noise is larger by this share.
+    pub shift: f64,
     pub dice: Dice,
 }
 
@@ -103,6 +108,7 @@ impl World {
             classes: 4,
             noise: vec![0.5, 0.25],
             hard: 0.2,
+            shift: 0.0,
             dice: Dice(seed),
         }
     }
@@ -119,7 +125,7 @@ impl World {
         } else {
             answer
         };
-        let factor = if self.dice.unit() < self.hard { 3.0 } else { 1.0 };
+        let factor = if self.dice.unit() < self.hard { 3.0 } else { 1.0 } * (1.0 + self.shift);
         let mut features = Vec::new();
         for (width, noise) in self.widths.iter().zip(&self.noise) {
             let row = (0..*width).map(|i| {
@@ -138,4 +144,137 @@ impl World {
             answer,
         }
     }
+}
+
+/// A small learner for small worlds.
+pub fn quick() -> LearnConfig {
+    LearnConfig {
+        hidden: 32,
+        epochs: 12,
+        first_training: 300,
+        young_training: 900,
+        ..LearnConfig::default()
+    }
+}
+
+/// A worker and a learner: serves through a registry, audits by the rate in force, tells of its suspicions.
+pub struct Fleet {
+    pub plan: Plan,
+    pub learner: Learner,
+    pub registry: Registry,
+    pub set: Arc<HeadSet>,
+    pub suspicion: Suspicion,
+    pub suspects: bool,
+    pub dice: Dice,
+    pub position: i64,
+    pub served: u64,
+    pub audited: u64,
+    pub exited: u64,
+    pub wrong: u64,
+}
+
+impl Fleet {
+    pub fn new(world: &World, config: LearnConfig) -> Self {
+        let plan = world.plan();
+        Self {
+            learner: Learner::new(&plan, costs(plan.candidates.len()), config),
+            registry: Registry::new(&plan, None),
+            plan,
+            set: Arc::new(HeadSet::empty()),
+            suspicion: Suspicion::new(300),
+            suspects: true,
+            dice: Dice(99),
+            position: 0,
+            served: 0,
+            audited: 0,
+            exited: 0,
+            wrong: 0,
+        }
+    }
+
+    /// One frame. Returns the sets that were adopted because of it.
+    pub fn step(&mut self, world: &mut World, turned: f64, pace: &mut dyn Pace) -> Vec<Arc<HeadSet>> {
+        let frame = world.frame(turned);
+        let mut scratch = Scratch::default();
+        self.served += 1;
+        if let (Some(reference), Some(first), true) = (self.set.reference(), self.set.exits().first(), self.suspects) {
+            let sure = self
+                .set
+                .head(0)
+                .judge(&frame.features[first.index()], &mut scratch)
+                .confidence;
+            if let Some(counts) = self.suspicion.observe(self.set.version(), reference, sure) {
+                self.learner.note_suspicion(self.set.version(), &counts);
+            }
+        }
+        let rate = self.set.audit_rate();
+        if self.dice.unit() < rate {
+            self.position += 1;
+            self.audited += 1;
+            let sample = frame.sample(&self.plan, 1.0 / rate as f32);
+            self.learner.observe(sample, self.position).expect("a sound sample");
+        } else if let Some(answer) = self.set.path(&frame.rows(), &mut scratch) {
+            self.exited += 1;
+            self.wrong += u64::from(answer.class != frame.answer);
+        }
+        let mut adopted = Vec::new();
+        while let Some(publication) = self.learner.work(pace) {
+            for (key, value) in publication.records(&self.plan, None).expect("small heads") {
+                if let Accepted::Adopt(set) = self.registry.accept(key.as_bytes(), Some(&value)).expect("our own") {
+                    self.set = Arc::clone(&set);
+                    adopted.push(set);
+                }
+            }
+            assert_eq!(
+                self.set.version(),
+                publication.sequence(),
+                "a publication is complete by itself"
+            );
+        }
+        adopted
+    }
+
+    pub fn reset_counts(&mut self) {
+        (self.served, self.audited, self.exited, self.wrong) = (0, 0, 0, 0);
+    }
+}
+
+/// Share of frames of this world that a set answers otherwise than the backbone.
+pub fn true_risk(set: &HeadSet, world: &mut World, frames: usize) -> f64 {
+    let mut scratch = Scratch::default();
+    let wrong = (0..frames).filter(|_| {
+        let frame = world.frame(0.0);
+        set.path(&frame.rows(), &mut scratch)
+            .is_some_and(|answer| answer.class != frame.answer)
+    });
+    wrong.count() as f64 / frames as f64
+}
+
+/// One stream of the proof: frames through a whole fleet, with every certificate held against the truth.
+/// Returns (certificates, of which wrong, largest true risk).
+pub fn proof_stream(seed: u64, frames: usize, judged: usize) -> (u32, u32, f64) {
+    let vary = |world: &mut World| {
+        world.hard = [0.05, 0.2, 0.4][seed as usize % 3];
+        world.noise = vec![0.35 + 0.1 * (seed % 4) as f64, 0.25];
+    };
+    let (mut world, mut truth) = (World::new(seed * 2 + 1), World::new(seed * 2 + 1_000_002));
+    vary(&mut world);
+    vary(&mut truth);
+    let mut fleet = Fleet::new(&world, LearnConfig { seed, ..quick() });
+    fleet.dice = Dice(seed ^ 0xabcd);
+    let (mut certificates, mut broken, mut worst) = (0, 0, 0.0f64);
+    let mut last = None;
+    for _ in 0..frames {
+        for set in fleet.step(&mut world, 0.0, &mut offramp::learn::Unpaced) {
+            let mark = set.certificate().map(|c| (set.head(0).sequence(), c.n));
+            if mark.is_some() && mark != last {
+                let risk = true_risk(&set, &mut truth, judged);
+                certificates += 1;
+                broken += u32::from(risk > 0.01);
+                worst = worst.max(risk);
+                last = mark;
+            }
+        }
+    }
+    (certificates, broken, worst)
 }
