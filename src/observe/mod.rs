@@ -7,5 +7,6 @@ pub mod http;
 mod labels;
 pub mod logging;
 pub mod metrics;
+mod register;
 pub mod status;
 mod table;
