@@ -43,10 +43,7 @@ impl RawFrame {
     /// The camera's id as text; bytes that are not UTF-8 are replaced, an absent key is the empty string.
     #[must_use]
     pub fn camera(&self) -> String {
-        self.key
-            .as_deref()
-            .map(|key| String::from_utf8_lossy(key).into_owned())
-            .unwrap_or_default()
+        self.key.as_deref().map(|key| String::from_utf8_lossy(key).into_owned()).unwrap_or_default()
     }
 }
 
@@ -144,13 +141,7 @@ pub enum RejectReason {
 
 impl RejectReason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 5] = [
-        Self::Empty,
-        Self::TooLarge,
-        Self::UnknownFormat,
-        Self::Corrupt,
-        Self::BadTensor,
-    ];
+    pub const ALL: [Self; 5] = [Self::Empty, Self::TooLarge, Self::UnknownFormat, Self::Corrupt, Self::BadTensor];
 
     /// The word used in dead-letter headers and metric labels.
     #[must_use]
@@ -175,10 +166,7 @@ pub struct Rejection {
 
 impl Rejection {
     pub(crate) fn new(reason: RejectReason, detail: impl Into<String>) -> Self {
-        Self {
-            reason,
-            detail: detail.into(),
-        }
+        Self { reason, detail: detail.into() }
     }
 
     /// The class of the fault.

@@ -5,15 +5,15 @@ pub mod frame;
 pub mod plan;
 pub mod prediction;
 
+pub mod ingest;
+pub mod decode;
 pub mod backbone;
 pub mod cascade;
-pub mod decode;
-pub mod ingest;
 pub mod publish;
 
 pub mod heads;
 pub mod learn;
 
-pub mod cli;
 pub mod observe;
 pub mod source;
+pub mod cli;
