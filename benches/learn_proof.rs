@@ -10,10 +10,7 @@ use learn_support::{Fleet, World, proof_stream, quick, true_risk};
 use offramp::learn::{LearnConfig, Unpaced};
 
 fn main() {
-    let streams = std::env::args()
-        .filter_map(|word| word.parse().ok())
-        .next()
-        .unwrap_or(200);
+    let streams = std::env::args().filter_map(|word| word.parse().ok()).next().unwrap_or(200);
     certificates(streams);
     drift(streams / 10);
 }
@@ -28,10 +25,7 @@ fn certificates(streams: u64) {
     println!("| streams | certificates | true risk over 1 % | streams with such a one | largest true risk |");
     println!("|---|---|---|---|---|");
     let share = 100.0 * f64::from(broken) / f64::from(certificates.max(1));
-    println!(
-        "| {streams} | {certificates} | {broken} ({share:.1} %) | {unlucky} | {:.2} % |\n",
-        worst * 100.0
-    );
+    println!("| {streams} | {certificates} | {broken} ({share:.1} %) | {unlucky} | {:.2} % |\n", worst * 100.0);
 }
 
 /// One stream that changes after it has settled: `(disagreement after the change, frames until off, wrong answers)`.
@@ -49,11 +43,7 @@ fn change(seed: u64, shift: f64, gradual: u64, most: u64) -> Option<(f64, Option
     let disagreement = true_risk(&fleet.set, &mut truth, 20_000);
     fleet.reset_counts();
     for frame in 0..most {
-        world.shift = if gradual == 0 {
-            shift
-        } else {
-            shift * (frame as f64 / gradual as f64).min(1.0)
-        };
+        world.shift = if gradual == 0 { shift } else { shift * (frame as f64 / gradual as f64).min(1.0) };
         let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
         if fleet.set.exits().is_empty() {
             return Some((disagreement, Some(frame + 1), fleet.wrong));
@@ -66,27 +56,16 @@ fn drift(streams: u64) {
     println!("exits off after a change, {streams} streams each, default settings, at most 40,000 frames");
     println!("| change | noise | disagreement | off | frames, median | frames, 9 in 10 | wrong answers, median |");
     println!("|---|---|---|---|---|---|---|");
-    let cases = [
-        (0.0, 0),
-        (0.25, 0),
-        (0.5, 0),
-        (1.0, 0),
-        (2.0, 0),
-        (1.0, 4000),
-        (2.0, 4000),
-    ];
+    let cases = [(0.0, 0), (0.25, 0), (0.5, 0), (1.0, 0), (2.0, 0), (1.0, 4000), (2.0, 4000)];
     for (shift, gradual) in cases {
-        let runs: Vec<_> = (0..streams)
-            .filter_map(|seed| change(seed, shift, gradual, 40_000))
-            .collect();
+        let runs: Vec<_> = (0..streams).filter_map(|seed| change(seed, shift, gradual, 40_000)).collect();
         let mean = runs.iter().map(|run| run.0).sum::<f64>() / runs.len().max(1) as f64;
         let mut delays: Vec<u64> = runs.iter().filter_map(|run| run.1).collect();
         let mut wrong: Vec<u64> = runs.iter().map(|run| run.2).collect();
         delays.sort_unstable();
         wrong.sort_unstable();
         let at = |list: &[u64], share: f64| {
-            list.get((list.len() as f64 * share) as usize)
-                .map_or("-".into(), u64::to_string)
+            list.get((list.len() as f64 * share) as usize).map_or("-".into(), u64::to_string)
         };
         println!(
             "| {} | +{:.0} % | {:.2} % | {} of {} | {} | {} | {} |",

@@ -310,9 +310,10 @@ impl Layers {
 
     fn file(&mut self, path: &Path) {
         let source = format!("file {}", path.display());
-        match std::fs::read_to_string(path).map_err(|e| e.to_string()).and_then(|text| {
-            text.parse::<Table>().map_err(|e| e.to_string().trim_end().replace('\n', "\n    "))
-        }) {
+        match std::fs::read_to_string(path)
+            .map_err(|e| e.to_string())
+            .and_then(|text| text.parse::<Table>().map_err(|e| e.to_string().trim_end().replace('\n', "\n    ")))
+        {
             Ok(table) => self.merge("", table, &source),
             Err(reason) => self.problem("configuration file", reason, &source),
         }

@@ -70,9 +70,7 @@ impl Clients {
     pub fn frames(&self) -> ClientConfig {
         let mut config = self.consumer("frames");
         self.member(&mut config, &self.settings.group);
-        config
-            .set("auto.offset.reset", self.settings.auto_offset_reset.as_str())
-            .set("statistics.interval.ms", "2000");
+        config.set("auto.offset.reset", self.settings.auto_offset_reset.as_str()).set("statistics.interval.ms", "2000");
         if !self.settings.instance_id.is_empty() {
             config.set("group.instance.id", &self.settings.instance_id);
         }
@@ -274,9 +272,9 @@ pub fn inspect_topics(clients: &Clients, topics: &Topics) -> Result<Vec<(String,
         let single = name == topics.samples || name == topics.heads;
         match partitions {
             0 => TopicState::Missing,
-            n if single && n > 1 => {
-                TopicState::Wrong { reason: format!("has {n} partitions and must have one; delete it and let offramp create it") }
-            }
+            n if single && n > 1 => TopicState::Wrong {
+                reason: format!("has {n} partitions and must have one; delete it and let offramp create it"),
+            },
             partitions => TopicState::Ready { partitions },
         }
     };

@@ -186,13 +186,7 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
         Ok(published?)
     }
 
-    fn audit(
-        &mut self,
-        taken: Vec<Taken>,
-        started: Instant,
-        rate: f64,
-        mind: &mut Mind,
-    ) -> Result<(), LaneError> {
+    fn audit(&mut self, taken: Vec<Taken>, started: Instant, rate: f64, mind: &mut Mind) -> Result<(), LaneError> {
         let Self { auditor, decoder, publisher, telemetry, plan, heads, samples, .. } = self;
         let desk = Desk { plan, heads, publisher, telemetry, started, audited: true };
         let mut open = desk.decode(taken, decoder, auditor.load(self.options.max_batch))?;
@@ -219,7 +213,8 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
     /// Runs the audited rows again, mirrored: twice the training data while heads are young and frames do not wait.
     fn copy(&mut self, about: &[About], rate: f64, mind: &mut Mind) -> Result<(), LaneError> {
         let waiting = self.inbox.len() > self.options.max_batch;
-        let Some(sink) = self.samples.as_ref().filter(|_| self.options.copies && self.heads.copies() > 0 && !waiting) else {
+        let Some(sink) = self.samples.as_ref().filter(|_| self.options.copies && self.heads.copies() > 0 && !waiting)
+        else {
             return Ok(());
         };
         let rows = about.len();
@@ -291,7 +286,8 @@ impl Desk<'_> {
             }
             Fate::NotFinite { row } => {
                 let Some(taken) = open.get_mut(row).and_then(Option::take) else { return Ok(()) };
-                let why = Rejection::new(RejectReason::BadOutput, "the model's output for this frame is NaN or infinite");
+                let why =
+                    Rejection::new(RejectReason::BadOutput, "the model's output for this frame is NaN or infinite");
                 self.reject(taken, &why)
             }
         }

@@ -274,11 +274,7 @@ impl Wiring<'_> {
     }
 
     /// The follower of the heads topic: cuts the backbone anew in the background and leaves the result with the lanes.
-    fn follow(
-        &mut self,
-        store: HeadStore,
-        lanes: Vec<Arc<Handover<Chain>>>,
-    ) -> Result<(), WorkerError> {
+    fn follow(&mut self, store: HeadStore, lanes: Vec<Arc<Handover<Chain>>>) -> Result<(), WorkerError> {
         let (stop, telemetry) = (Arc::clone(&self.stop), Arc::clone(&self.telemetry));
         let backbone = Arc::clone(&self.engine.backbone);
         self.spawn("heads".into(), move || {

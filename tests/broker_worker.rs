@@ -124,11 +124,8 @@ fn a_killed_worker_loses_nothing() {
     until("every frame is answered", || {
         broker.read_to_end(&predictions).iter().map(origin).collect::<BTreeSet<_>>() == all
     });
-    rustix::process::kill_process(
-        rustix::process::Pid::from_child(&second),
-        rustix::process::Signal::TERM,
-    )
-    .expect("SIGTERM");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&second), rustix::process::Signal::TERM)
+        .expect("SIGTERM");
     assert!(second.wait().expect("ends").success(), "SIGTERM drains and exits with 0");
 }
 

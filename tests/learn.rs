@@ -24,18 +24,12 @@ fn it_certifies_and_serves_within_the_bound() {
     let status = fleet.learner.status();
     assert_eq!(status.state, PolicyState::Certified, "{status:?}");
     assert!(first.is_some_and(|frame| frame < 1500), "first exit at {first:?}");
-    assert!(
-        (fleet.set.audit_rate() - 0.01).abs() < 1e-9,
-        "audits fall to the floor: {status:?}"
-    );
+    assert!((fleet.set.audit_rate() - 0.01).abs() < 1e-9, "audits fall to the floor: {status:?}");
     fleet.reset_counts();
     for _ in 0..4000 {
         let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
     }
-    let (hit, wrong) = (
-        fleet.exited as f64 / fleet.served as f64,
-        fleet.wrong as f64 / fleet.served as f64,
-    );
+    let (hit, wrong) = (fleet.exited as f64 / fleet.served as f64, fleet.wrong as f64 / fleet.served as f64);
     assert!(hit > 0.6, "hit rate {hit}");
     assert!(wrong < 0.015, "disagreement {wrong}");
     assert_eq!(fleet.learner.status().alarms, 0);
@@ -86,9 +80,7 @@ fn pausing_loses_no_work() {
     let plan = world.plan();
     let mut learner = Learner::new(&plan, costs(2), LearnConfig { epochs: 2, ..quick() });
     for position in 0..300 {
-        learner
-            .observe(world.frame(0.0).sample(&plan, 1.0), position)
-            .expect("sound");
+        learner.observe(world.frame(0.0).sample(&plan, 1.0), position).expect("sound");
     }
     for _ in 0..2000 {
         assert!(learner.work(&mut Reluctant).is_none());
@@ -103,9 +95,7 @@ fn the_status_says_why_exits_are_off() {
     let mut learner = Learner::new(&plan, costs(2), quick());
     assert_eq!(learner.status().why, "training needs 300 audits, has 0");
     for position in 0..420 {
-        learner
-            .observe(world.frame(0.0).sample(&plan, 1.0), position)
-            .expect("sound");
+        learner.observe(world.frame(0.0).sample(&plan, 1.0), position).expect("sound");
         assert!(learner.work(&mut Unpaced).is_none());
     }
     assert_eq!(learner.status().why, "certifying needs 459 clean audits, has 120");
@@ -124,17 +114,9 @@ fn one_class_only_is_never_certified() {
         }
         position += 1;
         learner.observe(frame.sample(&plan, 1.0), position).expect("sound");
-        assert!(
-            learner
-                .work(&mut Unpaced)
-                .is_none_or(|publication| publication.policy().exits.is_empty())
-        );
+        assert!(learner.work(&mut Unpaced).is_none_or(|publication| publication.policy().exits.is_empty()));
     }
-    assert!(
-        learner.status().why.contains("fewer than two classes"),
-        "{:?}",
-        learner.status()
-    );
+    assert!(learner.status().why.contains("fewer than two classes"), "{:?}", learner.status());
 }
 
 #[test]
@@ -145,9 +127,7 @@ fn the_same_samples_give_the_same_heads() {
         for _ in 0..1200 {
             let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
         }
-        let heads: Vec<_> = (0..fleet.set.exits().len())
-            .map(|i| fleet.set.head(i).parts().clone())
-            .collect();
+        let heads: Vec<_> = (0..fleet.set.exits().len()).map(|i| fleet.set.head(i).parts().clone()).collect();
         (heads, fleet.set.version())
     };
     assert_eq!(run(), run());
@@ -171,10 +151,7 @@ fn a_new_leader_goes_on_from_what_is_in_force() {
         }
         let _ = fleet.step(&mut world, 1.0, &mut Unpaced);
     }
-    assert!(
-        fleet.set.version() > before,
-        "the new leader's alarm must be newer than the old policy"
-    );
+    assert!(fleet.set.version() > before, "the new leader's alarm must be newer than the old policy");
     assert!(fleet.set.exits().is_empty());
 }
 
@@ -182,9 +159,7 @@ fn a_new_leader_goes_on_from_what_is_in_force() {
 /// `learn_proof` does the same with 200 streams.
 #[test]
 fn certificates_hold_in_simulated_streams() {
-    let streams: Vec<_> = (0..12)
-        .map(|seed| learn_support::proof_stream(seed, 2500, 10_000))
-        .collect();
+    let streams: Vec<_> = (0..12).map(|seed| learn_support::proof_stream(seed, 2500, 10_000)).collect();
     let certificates: u32 = streams.iter().map(|stream| stream.0).sum();
     let broken: u32 = streams.iter().map(|stream| stream.1).sum();
     assert!(certificates >= 12, "{streams:?}");
@@ -199,21 +174,13 @@ fn suspicion_brings_the_alarm_in_time() {
     for _ in 0..4000 {
         let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
     }
-    assert!(
-        !fleet.set.exits().is_empty() && fleet.set.audit_rate() < 0.02,
-        "{:?}",
-        fleet.learner.status()
-    );
+    assert!(!fleet.set.exits().is_empty() && fleet.set.audit_rate() < 0.02, "{:?}", fleet.learner.status());
     world.shift = 1.5;
     let off = (0..20_000).find(|_| {
         let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
         fleet.set.exits().is_empty()
     });
-    assert!(
-        off.is_some_and(|frames| frames < 2000),
-        "off after {off:?}: {:?}",
-        fleet.learner.status()
-    );
+    assert!(off.is_some_and(|frames| frames < 2000), "off after {off:?}: {:?}", fleet.learner.status());
 }
 
 #[test]
@@ -226,9 +193,7 @@ fn a_model_where_no_exit_pays_gets_none() {
     costs.head_ms = vec![0.12; 2];
     let mut learner = Learner::new(&plan, costs, quick());
     for position in 0..4000 {
-        learner
-            .observe(world.frame(0.0).sample(&plan, 1.0), position)
-            .expect("sound");
+        learner.observe(world.frame(0.0).sample(&plan, 1.0), position).expect("sound");
         while let Some(publication) = learner.work(&mut Unpaced) {
             assert!(publication.policy().exits.is_empty());
         }

@@ -21,9 +21,7 @@ fn publications() -> &'static (Plan, Vec<Publication>) {
         let mut learner = Learner::new(&plan, costs(2), quick());
         let mut publications = Vec::new();
         for position in 0..4000 {
-            learner
-                .observe(world.frame(0.0).sample(&plan, 1.0), position)
-                .expect("sound");
+            learner.observe(world.frame(0.0).sample(&plan, 1.0), position).expect("sound");
             while let Some(publication) = learner.work(&mut Unpaced) {
                 publications.push(publication);
             }
@@ -35,10 +33,7 @@ fn publications() -> &'static (Plan, Vec<Publication>) {
 
 fn records(key: Option<&HmacKey>) -> Vec<Record> {
     let (plan, publications) = publications();
-    publications
-        .iter()
-        .flat_map(|publication| publication.records(plan, key).expect("small"))
-        .collect()
+    publications.iter().flat_map(|publication| publication.records(plan, key).expect("small")).collect()
 }
 
 fn reason(registry: &mut Registry, (key, value): &Record) -> &'static str {
@@ -110,12 +105,7 @@ proptest! {
 fn every_failed_check_has_its_word() {
     let (plan, _) = publications();
     let all = records(None);
-    let (head, policy) = (
-        &all[0],
-        all.iter()
-            .find(|record| record.0.ends_with("policy"))
-            .expect("a policy"),
-    );
+    let (head, policy) = (&all[0], all.iter().find(|record| record.0.ends_with("policy")).expect("a policy"));
     let broken = |record: &Record, change: fn(&mut Vec<u8>)| {
         let mut copy = record.clone();
         change(&mut copy.1);
@@ -131,32 +121,16 @@ fn every_failed_check_has_its_word() {
     assert_eq!(broken(head, |v| v.resize(9 << 20, 0)), "size");
     let swapped = (record_key(plan, RecordKind::Policy), head.1.clone());
     assert_eq!(reason(&mut Registry::new(plan, None), &swapped), "fingerprint");
-    let elsewhere = (
-        record_key(
-            plan,
-            RecordKind::Head(ExitId(if head.0.ends_with('1') { 2 } else { 1 })),
-        ),
-        head.1.clone(),
-    );
+    let elsewhere =
+        (record_key(plan, RecordKind::Head(ExitId(if head.0.ends_with('1') { 2 } else { 1 }))), head.1.clone());
     assert_eq!(reason(&mut Registry::new(plan, None), &elsewhere), "fingerprint");
     let unknown = (format!("{}/{}/exit/99", plan.backbone, plan.plan), head.1.clone());
     assert_eq!(reason(&mut Registry::new(plan, None), &unknown), "key");
     let signed_only = Registry::new(plan, Some(HmacKey::new(vec![1])));
     assert_eq!(reason(&mut { signed_only }, policy), "signature");
     let other_key = records(Some(&HmacKey::new(vec![2])));
-    assert_eq!(
-        reason(&mut Registry::new(plan, Some(HmacKey::new(vec![1]))), &other_key[0]),
-        "signature"
-    );
-    for word in [
-        "magic",
-        "version",
-        "fingerprint",
-        "checksum",
-        "size",
-        "key",
-        "signature",
-    ] {
+    assert_eq!(reason(&mut Registry::new(plan, Some(HmacKey::new(vec![1]))), &other_key[0]), "signature");
+    for word in ["magic", "version", "fingerprint", "checksum", "size", "key", "signature"] {
         assert!(SnapshotRejection::REASONS.contains(&word));
     }
 }
@@ -164,23 +138,14 @@ fn every_failed_check_has_its_word() {
 #[test]
 fn heads_of_another_shape_or_model_are_never_adopted() {
     let (ours, _) = publications();
-    let other = Plan {
-        backbone: Fingerprint([8; 32]),
-        ..ours.clone()
-    };
+    let other = Plan { backbone: Fingerprint([8; 32]), ..ours.clone() };
     let wider = plan(&[12, 17], 4);
     let mut registry = Registry::new(&other, None);
     let mut wide = Registry::new(&wider, None);
     let mut refused = 0;
     for (key, value) in records(None) {
-        assert!(matches!(
-            registry.accept(key.as_bytes(), Some(&value)),
-            Ok(Accepted::Foreign)
-        ));
-        refused += u32::from(
-            wide.accept(key.as_bytes(), Some(&value))
-                .is_err_and(|why| why.as_str() == "shape"),
-        );
+        assert!(matches!(registry.accept(key.as_bytes(), Some(&value)), Ok(Accepted::Foreign)));
+        refused += u32::from(wide.accept(key.as_bytes(), Some(&value)).is_err_and(|why| why.as_str() == "shape"));
     }
     assert!(refused > 0);
 }
@@ -192,16 +157,9 @@ fn older_policies_are_stale_and_tombstones_retire() {
     for record in records(None) {
         assert_ne!(reason(&mut registry, &record), "payload");
     }
-    assert_eq!(
-        registry.adopted().version(),
-        publications.last().expect("some").sequence()
-    );
+    assert_eq!(registry.adopted().version(), publications.last().expect("some").sequence());
     assert_eq!(registry.high_water(), registry.adopted().version());
-    let first = publications[0]
-        .records(plan, None)
-        .expect("small")
-        .pop()
-        .expect("a policy");
+    let first = publications[0].records(plan, None).expect("small").pop().expect("a policy");
     assert_eq!(reason(&mut registry, &first), "stale");
     let exit = registry.adopted().exits()[0];
     let key = record_key(plan, RecordKind::Head(exit));
@@ -215,21 +173,10 @@ fn older_policies_are_stale_and_tombstones_retire() {
 fn a_head_for_a_thousand_classes_stays_below_a_megabyte() {
     let classes = 1000usize;
     let plan = plan(&[1024], classes);
-    let config = LearnConfig {
-        epochs: 1,
-        first_training: 2000,
-        class_audits_min: 1,
-        ..LearnConfig::default()
-    };
+    let config = LearnConfig { epochs: 1, first_training: 2000, class_audits_min: 1, ..LearnConfig::default() };
     let mut learner = Learner::new(&plan, costs(1), config);
-    let mut world = World {
-        widths: vec![1024],
-        classes,
-        noise: vec![0.1],
-        hard: 0.0,
-        shift: 0.0,
-        dice: learn_support::Dice(5),
-    };
+    let mut world =
+        World { widths: vec![1024], classes, noise: vec![0.1], hard: 0.0, shift: 0.0, dice: learn_support::Dice(5) };
     let mut certified = None;
     for position in 0..3000 {
         let mut frame = world.frame(0.0);

@@ -76,7 +76,9 @@ fn check_broker(config: &Config, problems: &mut Vec<Problem>) {
     for (topic, state) in states {
         match state {
             TopicState::Ready { partitions } => passed("topic", &format!("{topic}: {partitions} partitions")),
-            TopicState::Missing if config.topics.create => passed("topic", &format!("{topic}: missing, will be created")),
+            TopicState::Missing if config.topics.create => {
+                passed("topic", &format!("{topic}: missing, will be created"))
+            }
             TopicState::Missing => {
                 let reason = format!("topic {topic} does not exist; create it, or set topics.create = true");
                 failed("topic", "topics", reason, problems);

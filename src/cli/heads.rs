@@ -132,7 +132,10 @@ fn ls(records: &BTreeMap<String, Record>, json: bool) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string(&rows)?);
         return Ok(());
     }
-    println!("{:<14} {:<14} {:<8} {:>8} {:>9} {:<7} written", "backbone", "plan", "record", "sequence", "bytes", "signed");
+    println!(
+        "{:<14} {:<14} {:<8} {:>8} {:>9} {:<7} written",
+        "backbone", "plan", "record", "sequence", "bytes", "signed"
+    );
     for row in &rows {
         let text = |name: &str| row[name].as_str().map_or_else(|| row[name].to_string(), String::from);
         let key = text("key");
@@ -166,7 +169,10 @@ fn show(config: &Config, records: Vec<Record>, json: bool) -> anyhow::Result<()>
         bail!("{} holds no policy for model {}: nothing was certified yet", config.topics.heads, plan.backbone.short());
     };
     if json {
-        println!("{}", json!({"model": plan.backbone.to_string(), "plan": plan.plan.to_string(), "version": version, "policy": policy}));
+        println!(
+            "{}",
+            json!({"model": plan.backbone.to_string(), "plan": plan.plan.to_string(), "version": version, "policy": policy})
+        );
         return Ok(());
     }
     print_policy(&plan, version, policy);
@@ -180,7 +186,10 @@ fn print_policy(plan: &Plan, version: u64, policy: &Policy) {
         let point = plan.candidates.get(exit.exit.index());
         let share = point.map_or(0.0, |point| point.flops_fraction * 100.0);
         let tensor = point.map_or("?", |point| point.tensor.as_str());
-        println!("exit {}  after {share:.0} % of the FLOPs ({tensor})  confidence >= {:.4}  head {}", exit.exit, exit.threshold, exit.head);
+        println!(
+            "exit {}  after {share:.0} % of the FLOPs ({tensor})  confidence >= {:.4}  head {}",
+            exit.exit, exit.threshold, exit.head
+        );
     }
     if let Some(c) = &policy.certificate {
         println!(

@@ -13,10 +13,7 @@ pub(crate) const PAYLOAD_BYTES_MAX: usize = 4 << 20;
 type Codec = Configuration<LittleEndian, Fixint, Limit<PAYLOAD_BYTES_MAX>>;
 
 fn codec() -> Codec {
-    bincode::config::standard()
-        .with_little_endian()
-        .with_fixed_int_encoding()
-        .with_limit()
+    bincode::config::standard().with_little_endian().with_fixed_int_encoding().with_limit()
 }
 
 /// Why bytes are not what they should be.

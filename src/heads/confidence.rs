@@ -13,11 +13,7 @@ impl Confidence {
     /// Takes any number; what is not in [0, 1], NaN included, becomes [`Confidence::NONE`].
     #[must_use]
     pub fn new(value: f32) -> Self {
-        if (0.0..=1.0).contains(&value) {
-            Self(value)
-        } else {
-            Self::NONE
-        }
+        if (0.0..=1.0).contains(&value) { Self(value) } else { Self::NONE }
     }
 
     /// The probability, in [0, 1].

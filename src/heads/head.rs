@@ -182,10 +182,7 @@ impl Head {
     /// Judges one frame by features as a sample stores them.
     #[must_use]
     pub fn judge_stored(&self, features: &[f16], scratch: &mut Scratch) -> Verdict {
-        let nothing = Verdict {
-            class: self.parts.classes[0] as usize,
-            confidence: Confidence::NONE,
-        };
+        let nothing = Verdict { class: self.parts.classes[0] as usize, confidence: Confidence::NONE };
         // `max(NaN, 0)` is 0, so the ReLU would launder a NaN into a confident answer.
         if features.len() != self.width() || !features.iter().all(|value| value.is_finite()) {
             return nothing;
@@ -236,16 +233,10 @@ impl Head {
     fn softmax(&self, outputs: &[f32]) -> Option<Verdict> {
         let (best, top) = outputs.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1))?;
         let class = self.parts.classes.get(best).copied();
-        let sum: f32 = outputs
-            .iter()
-            .map(|output| ((output - top) / self.parts.temperature).exp())
-            .sum();
+        let sum: f32 = outputs.iter().map(|output| ((output - top) / self.parts.temperature).exp()).sum();
         // `class` is absent when "any other class" won: then there is nothing to be sure of.
         let class = class? as usize;
-        Some(Verdict {
-            class,
-            confidence: Confidence::new(1.0 / sum),
-        })
+        Some(Verdict { class, confidence: Confidence::new(1.0 / sum) })
     }
 
     /// The k outputs before temperature, for fitting the temperature.
@@ -265,11 +256,7 @@ fn check(parts: &HeadParts, width: usize, classes: usize) -> Result<(), HeadErro
         return Err(HeadError::Classes { exit, classes });
     }
     let shape = |what, got, want| {
-        if got == want {
-            Ok(())
-        } else {
-            Err(HeadError::Shape { exit, what, got, want })
-        }
+        if got == want { Ok(()) } else { Err(HeadError::Shape { exit, what, got, want }) }
     };
     shape("hidden layer", hidden, hidden.clamp(1, MAX_HIDDEN))?;
     shape("mean", parts.mean.len(), width.min(MAX_FEATURES))?;
@@ -278,11 +265,7 @@ fn check(parts: &HeadParts, width: usize, classes: usize) -> Result<(), HeadErro
     shape("second layer", parts.w2.len(), hidden * outputs)?;
     shape("second bias", parts.b2.len(), outputs)?;
     let number = |what, good| {
-        if good {
-            Ok(())
-        } else {
-            Err(HeadError::Number { exit, what })
-        }
+        if good { Ok(()) } else { Err(HeadError::Number { exit, what }) }
     };
     number("mean", parts.mean.iter().all(|v| v.is_finite()))?;
     number("scale", parts.scale.iter().all(|v| v.is_finite() && *v > 0.0))?;
@@ -330,26 +313,17 @@ pub(crate) mod tests {
             .collect();
         let h: Vec<f64> = (0..hidden)
             .map(|j| {
-                let sum: f64 = (0..x.len())
-                    .map(|i| x[i] * f64::from(parts.w1[i * hidden + j].to_f32()))
-                    .sum();
+                let sum: f64 = (0..x.len()).map(|i| x[i] * f64::from(parts.w1[i * hidden + j].to_f32())).sum();
                 (sum + f64::from(parts.b1[j])).max(0.0)
             })
             .collect();
         let z: Vec<f64> = (0..outputs)
             .map(|k| {
-                let sum: f64 = (0..hidden)
-                    .map(|j| h[j] * f64::from(parts.w2[j * outputs + k].to_f32()))
-                    .sum();
+                let sum: f64 = (0..hidden).map(|j| h[j] * f64::from(parts.w2[j * outputs + k].to_f32())).sum();
                 (sum + f64::from(parts.b2[k])) / f64::from(parts.temperature)
             })
             .collect();
-        let (best, top) = z
-            .iter()
-            .copied()
-            .enumerate()
-            .max_by(|a, b| a.1.total_cmp(&b.1))
-            .expect("outputs");
+        let (best, top) = z.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1)).expect("outputs");
         (best, 1.0 / z.iter().map(|v| (v - top).exp()).sum::<f64>())
     }
 
@@ -389,10 +363,7 @@ pub(crate) mod tests {
         let mut parts = some_head(1, 1, 4, vec![1, 3], true);
         parts.b2 = vec![0.0, 0.0, 50.0];
         let head = Head::new(parts, 4, 5).expect("valid");
-        assert_eq!(
-            head.judge(&[0.0; 4], &mut Scratch::default()).confidence,
-            Confidence::NONE
-        );
+        assert_eq!(head.judge(&[0.0; 4], &mut Scratch::default()).confidence, Confidence::NONE);
     }
 
     #[test]

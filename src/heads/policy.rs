@@ -69,11 +69,7 @@ impl Policy {
         if !self.exits.windows(2).all(|pair| pair[0].exit < pair[1].exit) {
             return Some("exits out of order");
         }
-        if !self
-            .exits
-            .iter()
-            .all(|exit| exit.threshold > 0.0 && exit.threshold <= 1.0)
-        {
+        if !self.exits.iter().all(|exit| exit.threshold > 0.0 && exit.threshold <= 1.0) {
             return Some("a threshold outside (0, 1]");
         }
         if !(0.0..=1.0).contains(&self.audit_rate) {

@@ -71,9 +71,7 @@ impl Registry {
     /// Newest policy held, complete or not, with its version.
     #[must_use]
     pub fn newest_policy(&self) -> Option<(u64, &Policy)> {
-        self.policies
-            .last_key_value()
-            .map(|(sequence, policy)| (*sequence, policy))
+        self.policies.last_key_value().map(|(sequence, policy)| (*sequence, policy))
     }
 
     /// Takes one record; `value` is `None` for a tombstone, which retires what the key names.
@@ -106,10 +104,7 @@ impl Registry {
         if name == "policy" {
             return Ok(Some(RecordKind::Policy));
         }
-        let exit = name
-            .strip_prefix("exit/")
-            .and_then(|number| number.parse().ok())
-            .map(ExitId);
+        let exit = name.strip_prefix("exit/").and_then(|number| number.parse().ok()).map(ExitId);
         match exit.filter(|exit| self.plan.candidates.iter().any(|point| point.exit == *exit)) {
             Some(exit) => Ok(Some(RecordKind::Head(exit))),
             None => Err(SnapshotRejection::Key(key.to_owned())),
@@ -166,11 +161,7 @@ impl Registry {
     }
 
     fn adopt_newest(&mut self) -> Accepted {
-        let complete = self
-            .policies
-            .iter()
-            .rev()
-            .find_map(|(sequence, policy)| self.assemble(*sequence, policy));
+        let complete = self.policies.iter().rev().find_map(|(sequence, policy)| self.assemble(*sequence, policy));
         match complete.filter(|set| set.version() > self.adopted.version()) {
             Some(set) => {
                 self.policies = self.policies.split_off(&set.version());
@@ -185,10 +176,7 @@ impl Registry {
     fn assemble(&self, sequence: u64, policy: &Policy) -> Option<HeadSet> {
         let exits = policy.exits.iter().map(|exit| {
             let head = Arc::clone(self.heads.get(&exit.exit)?.get(&exit.head)?);
-            Some(SetExit {
-                head,
-                threshold: Threshold::new(exit.threshold)?,
-            })
+            Some(SetExit { head, threshold: Threshold::new(exit.threshold)? })
         });
         let exits = exits.collect::<Option<Vec<_>>>()?;
         Some(HeadSet::new(sequence, exits, policy))

@@ -86,21 +86,9 @@ impl HeadSet {
     pub(crate) fn new(version: u64, mut exits: Vec<SetExit>, policy: &Policy) -> Self {
         exits.sort_by_key(|exit| exit.head.exit());
         let ids = exits.iter().map(|exit| exit.head.exit()).collect();
-        let audit_rate = if (0.0..=1.0).contains(&policy.audit_rate) {
-            policy.audit_rate
-        } else {
-            1.0
-        };
+        let audit_rate = if (0.0..=1.0).contains(&policy.audit_rate) { policy.audit_rate } else { 1.0 };
         let (copies, certificate, reference) = (policy.copies, policy.certificate, policy.reference.clone());
-        Self {
-            version,
-            ids,
-            exits,
-            audit_rate,
-            copies,
-            certificate,
-            reference,
-        }
+        Self { version, ids, exits, audit_rate, copies, certificate, reference }
     }
 
     /// Sequence number of the policy; 0: nothing learned yet.
@@ -165,10 +153,7 @@ impl HeadSet {
     pub fn decide(&self, position: usize, features: &[f32], scratch: &mut Scratch) -> Decision {
         let exit = &self.exits[position];
         let verdict = exit.head.judge(features, scratch);
-        Decision {
-            verdict,
-            leaves: exit.threshold.admits(verdict.confidence),
-        }
+        Decision { verdict, leaves: exit.threshold.admits(verdict.confidence) }
     }
 
     /// Where a frame would leave, from its pooled features at every candidate of the plan (a list per candidate). The

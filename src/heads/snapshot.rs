@@ -230,10 +230,7 @@ pub(crate) fn encode_policy(
     key: Option<&HmacKey>,
 ) -> Result<(String, Vec<u8>), String> {
     let payload = codec::encode(policy).map_err(|why| why.to_string())?;
-    Ok((
-        record_key(plan, RecordKind::Policy),
-        seal(plan, RecordKind::Policy, sequence, &payload, key)?,
-    ))
+    Ok((record_key(plan, RecordKind::Policy), seal(plan, RecordKind::Policy, sequence, &payload, key)?))
 }
 
 fn seal(plan: &Plan, kind: RecordKind, seq: u64, payload: &[u8], key: Option<&HmacKey>) -> Result<Vec<u8>, String> {
@@ -258,9 +255,7 @@ fn seal(plan: &Plan, kind: RecordKind, seq: u64, payload: &[u8], key: Option<&Hm
 
 /// Takes the next `N` bytes.
 fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], SnapshotRejection> {
-    let (head, rest) = bytes
-        .split_first_chunk::<N>()
-        .ok_or(SnapshotRejection::Magic("it is cut off"))?;
+    let (head, rest) = bytes.split_first_chunk::<N>().ok_or(SnapshotRejection::Magic("it is cut off"))?;
     *bytes = rest;
     Ok(*head)
 }
@@ -304,12 +299,7 @@ fn open(value: &[u8]) -> Result<Envelope<'_>, SnapshotRejection> {
         return Err(SnapshotRejection::Magic("its length is not what it says"));
     }
     let (payload, tag) = rest.split_at(header.payload_bytes);
-    Ok(Envelope {
-        header,
-        checksum,
-        payload,
-        tag,
-    })
+    Ok(Envelope { header, checksum, payload, tag })
 }
 
 /// What an envelope says about itself, unverified.
@@ -330,12 +320,7 @@ pub fn decode(
     value: &[u8],
     key: Option<&HmacKey>,
 ) -> Result<Snapshot, SnapshotRejection> {
-    let Envelope {
-        header,
-        checksum,
-        payload,
-        tag,
-    } = open(value)?;
+    let Envelope { header, checksum, payload, tag } = open(value)?;
     if header.backbone != plan.backbone {
         return Err(SnapshotRejection::Fingerprint("backbone"));
     }
@@ -355,17 +340,12 @@ pub fn decode(
         return Err(SnapshotRejection::Checksum);
     }
     match kind {
-        RecordKind::Head(exit) => decode_head(plan, exit, header.sequence, payload)
-            .map(Box::new)
-            .map(Snapshot::Head),
+        RecordKind::Head(exit) => decode_head(plan, exit, header.sequence, payload).map(Box::new).map(Snapshot::Head),
         RecordKind::Policy => {
             let policy: Policy = codec::decode(payload).map_err(|why| SnapshotRejection::Payload(why.to_string()))?;
             match policy.fault(plan.candidates.len()) {
                 Some(fault) => Err(SnapshotRejection::Number(format!("the policy has {fault}"))),
-                None => Ok(Snapshot::Policy {
-                    sequence: header.sequence,
-                    policy,
-                }),
+                None => Ok(Snapshot::Policy { sequence: header.sequence, policy }),
             }
         }
     }
@@ -380,9 +360,7 @@ fn decode_head(plan: &Plan, exit: ExitId, sequence: u64, payload: &[u8]) -> Resu
     let point = point.ok_or_else(|| SnapshotRejection::Shape(format!("the plan has no exit {exit}")))?;
     let stated = (snapshot.width as usize, snapshot.hidden as usize);
     if stated != (snapshot.mean.len(), snapshot.b1.len()) {
-        return Err(SnapshotRejection::Shape(format!(
-            "head of exit {exit}: it states other sizes than it has"
-        )));
+        return Err(SnapshotRejection::Shape(format!("head of exit {exit}: it states other sizes than it has")));
     }
     let half = |bits: &[u16]| bits.iter().map(|bits| f16::from_bits(*bits)).collect();
     let parts = HeadParts {

@@ -31,10 +31,7 @@ impl Reference {
         }
         let mut sorted: Vec<f32> = confidences.iter().map(|confidence| confidence.get()).collect();
         sorted.sort_by(f32::total_cmp);
-        let mut reference = Self {
-            edges: [0.0; BINS - 1],
-            counts: [0; BINS],
-        };
+        let mut reference = Self { edges: [0.0; BINS - 1], counts: [0; BINS] };
         for (decile, edge) in reference.edges.iter_mut().enumerate() {
             *edge = sorted[(decile + 1) * sorted.len() / BINS];
         }
@@ -96,23 +93,14 @@ impl Suspicion {
     /// `window` frames are compared at a time; 200 to 500 see most changes (at least 50).
     #[must_use]
     pub fn new(window: u32) -> Self {
-        Self {
-            window: window.max(50),
-            seen: 0,
-            counts: [0; BINS],
-            policy: 0,
-            suspicious: false,
-        }
+        Self { window: window.max(50), seen: 0, counts: [0; BINS], policy: 0, suspicious: false }
     }
 
     /// Takes the first exit's confidence on one frame under the policy `version`. Returns the counts of a window when one
     /// is complete; they are what the learner wants to hear.
     pub fn observe(&mut self, version: u64, reference: &Reference, confidence: Confidence) -> Option<[u32; BINS]> {
         if version != self.policy {
-            *self = Self {
-                policy: version,
-                ..Self::new(self.window)
-            };
+            *self = Self { policy: version, ..Self::new(self.window) };
         }
         self.counts[reference.bin(confidence)] += 1;
         self.seen += 1;

@@ -89,11 +89,19 @@ impl Ingest {
     /// # Errors
     /// When the consumer cannot be made, or Kafka says what cannot be cured by waiting.
     pub fn run(self, frames: Sender<Taken>, stop: &AtomicBool) -> Result<(), IngestError> {
-        let context = Groups { ledger: self.ledger.clone(), topic: self.topic.clone(), telemetry: Arc::clone(&self.telemetry) };
+        let context =
+            Groups { ledger: self.ledger.clone(), topic: self.topic.clone(), telemetry: Arc::clone(&self.telemetry) };
         let start = |source| IngestError::Start { topic: self.topic.clone(), source };
         let consumer: BaseConsumer<Groups> = self.client.create_with_context(context).map_err(start)?;
         consumer.subscribe(&[&self.topic]).map_err(start)?;
-        let mut state = Loop { ingest: &self, consumer, topic: Arc::from(self.topic.as_str()), paused: None, committed: Instant::now(), heartbeat: self.telemetry.heartbeat("ingest") };
+        let mut state = Loop {
+            ingest: &self,
+            consumer,
+            topic: Arc::from(self.topic.as_str()),
+            paused: None,
+            committed: Instant::now(),
+            heartbeat: self.telemetry.heartbeat("ingest"),
+        };
         while !stop.load(Ordering::Acquire) {
             state.heartbeat.beat(Instant::now());
             state.throttle();
@@ -145,7 +153,8 @@ impl Loop<'_> {
         let headers = message.headers().map_or_else(Vec::new, |headers| {
             headers.iter().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect()
         });
-        let origin = Origin { topic: Arc::clone(&self.topic), partition: message.partition(), offset: message.offset() };
+        let origin =
+            Origin { topic: Arc::clone(&self.topic), partition: message.partition(), offset: message.offset() };
         let frame = RawFrame {
             origin,
             key: message.key().map(<[u8]>::to_vec),

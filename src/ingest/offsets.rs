@@ -81,7 +81,9 @@ impl Ledger {
         let mut inner = self.lock();
         inner.epoch += 1;
         let epoch = inner.epoch;
-        inner.partitions.insert(partition, Partition { epoch, taken: VecDeque::new(), finished_to: None, committed: None });
+        inner
+            .partitions
+            .insert(partition, Partition { epoch, taken: VecDeque::new(), finished_to: None, committed: None });
     }
 
     /// A partition is no longer ours: returns the offset to commit now, if any; its open tickets are void.

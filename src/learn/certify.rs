@@ -58,17 +58,11 @@ impl CertifiedHead {
 
     /// The same numbers under the sequence number of the publication that carries them first.
     pub(crate) fn numbered(&self, sequence: u64) -> Self {
-        Self {
-            head: Arc::new(self.head.with_sequence(sequence)),
-            threshold: self.threshold,
-        }
+        Self { head: Arc::new(self.head.with_sequence(sequence)), threshold: self.threshold }
     }
 
     pub(crate) fn to_exit(&self) -> SetExit {
-        SetExit {
-            head: Arc::clone(&self.head),
-            threshold: self.threshold,
-        }
+        SetExit { head: Arc::clone(&self.head), threshold: self.threshold }
     }
 }
 
@@ -107,11 +101,7 @@ pub(crate) fn upper_bound(n: u64, k: u64, delta: f64) -> f64 {
     let (mut low, mut high) = (k as f64 / n as f64, 1.0);
     for _ in 0..60 {
         let middle = f64::midpoint(low, high);
-        if lower_tail(n, k, middle) > delta {
-            low = middle
-        } else {
-            high = middle
-        }
+        if lower_tail(n, k, middle) > delta { low = middle } else { high = middle }
     }
     high
 }
@@ -119,11 +109,7 @@ pub(crate) fn upper_bound(n: u64, k: u64, delta: f64) -> f64 {
 /// Audits without a disagreement that one look at level `delta` needs at least.
 pub(crate) fn least_audits(epsilon: f64, delta: f64) -> usize {
     let audits = (delta.ln() / (1.0 - epsilon).ln()).ceil();
-    if audits.is_finite() && audits >= 1.0 {
-        audits as usize
-    } else {
-        usize::MAX
-    }
+    if audits.is_finite() && audits >= 1.0 { audits as usize } else { usize::MAX }
 }
 
 /// The boldest threshold of the path that these rows establish, with the disagreements there; `None`: not even the first.
@@ -150,15 +136,9 @@ pub(crate) fn certify(heads: &[CandidateHead], rows: &[Row], subset: u8, promise
     let (point, disagreements) = boldest(rows, subset, promise)?;
     let threshold = Threshold::new(point)?;
     let on = |candidate: &&CandidateHead| subset >> candidate.0.exit().index() & 1 == 1;
-    let certified = |candidate: &CandidateHead| CertifiedHead {
-        head: Arc::clone(&candidate.0),
-        threshold,
-    };
+    let certified = |candidate: &CandidateHead| CertifiedHead { head: Arc::clone(&candidate.0), threshold };
     let first = subset.trailing_zeros() as usize;
-    let confidences: Vec<Confidence> = rows
-        .iter()
-        .map(|row| Confidence::new(row.confidences[first & 7]))
-        .collect();
+    let confidences: Vec<Confidence> = rows.iter().map(|row| Confidence::new(row.confidences[first & 7])).collect();
     let n = rows.len() as u64;
     Some(CertifiedPath {
         heads: heads.iter().filter(on).map(certified).collect(),
@@ -191,23 +171,10 @@ mod tests {
 
     #[test]
     fn the_last_point_that_passed_is_published() {
-        let promise = Promise {
-            epsilon: 0.01,
-            delta: 0.05,
-            look_delta: 0.05,
-        };
-        let mut rows = vec![
-            Row {
-                confidences: [0.9; 8],
-                agrees: 1
-            };
-            298
-        ];
+        let promise = Promise { epsilon: 0.01, delta: 0.05, look_delta: 0.05 };
+        let mut rows = vec![Row { confidences: [0.9; 8], agrees: 1 }; 298];
         assert_eq!(boldest(&rows, 1, promise), None);
-        rows.push(Row {
-            confidences: [0.7; 8],
-            agrees: 0,
-        });
+        rows.push(Row { confidences: [0.7; 8], agrees: 0 });
         let (point, k) = boldest(&rows, 1, promise).expect("299 audits, none wrong above 0.7");
         let next = select::path().find(|next| *next < point).expect("not the last");
         assert!(k == 0 && point > 0.7 && next <= 0.7);

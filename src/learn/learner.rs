@@ -218,9 +218,7 @@ impl Learner {
                 continue;
             }
             let sample = &entry.sample;
-            let answer = self
-                .set
-                .path_stored(|candidate| sample.features(candidate), &mut self.scratch);
+            let answer = self.set.path_stored(|candidate| sample.features(candidate), &mut self.scratch);
             let disagrees = answer.is_some_and(|answer| answer.class != sample.answer());
             let mark = self.watch.observe(disagrees, f64::from(sample.weight()), entry.serial);
             if mark.is_some() {
@@ -234,11 +232,7 @@ impl Learner {
     fn raise_alarm(&mut self, mark: u64) -> Publication {
         self.alarms += 1;
         self.epoch = mark.max(self.window.front_serial());
-        self.audits = self
-            .window
-            .since(self.epoch)
-            .filter(|entry| !entry.sample.is_copy())
-            .count();
+        self.audits = self.window.since(self.epoch).filter(|entry| !entry.sample.is_copy()).count();
         self.last_trained = 0;
         self.audits_at_training = 0;
         self.pending = None;
@@ -270,9 +264,7 @@ impl Learner {
         if self.force.as_mut().is_some_and(|force| force.look(&self.config)) {
             let force = self.force.as_ref()?;
             let bolder = force.certified.as_ref().filter(|path| {
-                let on = (0..self.set.exits().len())
-                    .next()
-                    .map(|first| self.set.threshold(first));
+                let on = (0..self.set.exits().len()).next().map(|first| self.set.threshold(first));
                 on.is_none_or(|on| path.threshold < on)
             });
             if bolder.is_some() {
@@ -309,11 +301,7 @@ impl Learner {
         let path = force.certified.clone()?;
         let sequence = force.published.unwrap_or(self.sequence + 1);
         let heads: Vec<CertifiedHead> = path.heads.iter().map(|head| head.numbered(sequence)).collect();
-        let fresh = if force.published.is_none() {
-            heads.clone()
-        } else {
-            Vec::new()
-        };
+        let fresh = if force.published.is_none() { heads.clone() } else { Vec::new() };
         force.published = Some(sequence);
         self.state = PolicyState::Certified;
         self.note_growth();
@@ -357,10 +345,8 @@ impl Learner {
         let force = self.force.as_ref()?;
         let first = force.subset.trailing_zeros() as usize & 7;
         let from = force.rows.len().saturating_sub(SUSPICION_AUDITS);
-        let recent: Vec<Confidence> = force.rows[from..]
-            .iter()
-            .map(|row| Confidence::new(row.confidences[first]))
-            .collect();
+        let recent: Vec<Confidence> =
+            force.rows[from..].iter().map(|row| Confidence::new(row.confidences[first])).collect();
         let reference = Reference::of(&recent)?;
         Some(self.republish(Some(reference)))
     }
@@ -368,16 +354,9 @@ impl Learner {
     /// The policy in force with the audit rate of now.
     fn republish(&mut self, reference: Option<Reference>) -> Publication {
         let set = Arc::clone(&self.set);
-        let exit = |position| SetExit {
-            head: Arc::clone(set.head(position)),
-            threshold: set.threshold(position),
-        };
+        let exit = |position| SetExit { head: Arc::clone(set.head(position)), threshold: set.threshold(position) };
         let path = (0..set.exits().len()).map(exit).collect();
-        self.publish(
-            Vec::new(),
-            path,
-            set.certificate().map(|certificate| (*certificate, reference)),
-        )
+        self.publish(Vec::new(), path, set.certificate().map(|certificate| (*certificate, reference)))
     }
 
     fn publish(
@@ -428,19 +407,11 @@ impl Learner {
             (false, true) => HOPELESS_RATE,
             (false, false) => 1.0,
         };
-        if self.suspicion > 0 {
-            calm.max(self.config.audit_suspicion)
-        } else {
-            calm
-        }
+        if self.suspicion > 0 { calm.max(self.config.audit_suspicion) } else { calm }
     }
 
     fn copies(&self) -> u8 {
-        if self.grown {
-            0
-        } else {
-            u8::try_from(self.config.copies).unwrap_or(u8::MAX)
-        }
+        if self.grown { 0 } else { u8::try_from(self.config.copies).unwrap_or(u8::MAX) }
     }
 
     /// Begins the next version when there are enough new audits; false if there is nothing to train.
@@ -487,12 +458,7 @@ impl Learner {
         }
         let seed = mix(self.config.seed.wrapping_add(self.versions + 1));
         let training = Training::new(&self.plan, &self.config, train, tune, seed)?;
-        Some(Pending {
-            training,
-            trained,
-            frames,
-            next_serial: self.window.next_serial(),
-        })
+        Some(Pending { training, trained, frames, next_serial: self.window.next_serial() })
     }
 
     /// Trains on; a finished training becomes a version that waits for its certificate.
@@ -522,21 +488,12 @@ impl Learner {
         let heads: Vec<CandidateHead> = heads.into_iter().map(CandidateHead::new).collect();
         let all = u8::MAX;
         let tune = pending.training.tune();
-        let rows: Vec<_> = tune
-            .iter()
-            .map(|sample| version::row(&heads, all, sample, &mut self.scratch))
-            .collect();
+        let rows: Vec<_> = tune.iter().map(|sample| version::row(&heads, all, sample, &mut self.scratch)).collect();
         let choice = select::select(&rows, &self.costs, self.config.epsilon);
         self.versions += 1;
         self.nothing_pays = choice.subset == 0;
-        let version = Version::new(
-            &self.config,
-            heads,
-            choice.subset,
-            pending.trained,
-            pending.frames,
-            pending.next_serial,
-        );
+        let version =
+            Version::new(&self.config, heads, choice.subset, pending.trained, pending.frames, pending.next_serial);
         self.waiting.push(version);
         if self.waiting.len() > WAITING_MAX {
             self.waiting.remove(0);
@@ -567,10 +524,7 @@ impl Learner {
     fn why(&self) -> String {
         if let Some(certificate) = self.set.certificate() {
             let bound = certificate.bound * 100.0;
-            return format!(
-                "at most {bound:.2} % disagreement, established on {} audits",
-                certificate.n
-            );
+            return format!("at most {bound:.2} % disagreement, established on {} audits", certificate.n);
         }
         if self.plan.candidates.is_empty() {
             return "the model has no candidate exits".to_owned();
@@ -582,21 +536,14 @@ impl Learner {
             return format!("training on {} audits", self.last_trained);
         }
         let Some(version) = self.waiting.last() else {
-            return format!(
-                "training needs {} audits, has {}",
-                self.config.first_training, self.audits
-            );
+            return format!("training needs {} audits, has {}", self.config.first_training, self.audits);
         };
         if version.subset == 0 {
             return "no set of exits is cheaper than the whole model".to_owned();
         }
         match version.next_look() {
             Some(look) => format!("certifying needs {look} clean audits, has {}", version.rows.len()),
-            None => format!(
-                "{} audits do not establish epsilon {}",
-                version.rows.len(),
-                self.config.epsilon
-            ),
+            None => format!("{} audits do not establish epsilon {}", version.rows.len(), self.config.epsilon),
         }
     }
 }

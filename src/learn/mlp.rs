@@ -27,18 +27,11 @@ struct Layout {
 impl Mlp {
     /// He-uniform first layer, small second layer, zero biases.
     pub(crate) fn new(inputs: usize, hidden: usize, outputs: usize, rng: &mut Rng) -> Self {
-        let mut mlp = Self {
-            inputs,
-            hidden,
-            outputs,
-            weights: Vec::new(),
-        };
+        let mut mlp = Self { inputs, hidden, outputs, weights: Vec::new() };
         let at = mlp.layout();
         mlp.weights = vec![0.0; at.end];
         let mut fill = |range: std::ops::Range<usize>, limit: f32| {
-            mlp.weights[range]
-                .iter_mut()
-                .for_each(|weight| *weight = (rng.unit() * 2.0 - 1.0) * limit);
+            mlp.weights[range].iter_mut().for_each(|weight| *weight = (rng.unit() * 2.0 - 1.0) * limit);
         };
         fill(0..at.b1, (6.0 / inputs as f32).sqrt() * 0.5);
         fill(at.w2..at.b2, (3.0 / hidden as f32).sqrt());
@@ -49,12 +42,7 @@ impl Mlp {
         let b1 = self.inputs * self.hidden;
         let w2 = b1 + self.hidden;
         let b2 = w2 + self.hidden * self.outputs;
-        Layout {
-            b1,
-            w2,
-            b2,
-            end: b2 + self.outputs,
-        }
+        Layout { b1, w2, b2, end: b2 + self.outputs }
     }
 
     pub(crate) fn w1(&self) -> &[f32] {
@@ -106,25 +94,11 @@ impl Tape {
         let at = mlp.layout();
         let inputs = view(&self.inputs, rows, d);
         spread(mlp.b1(), &mut self.hidden[..rows * h]);
-        general_mat_mul(
-            1.0,
-            &inputs,
-            &view(mlp.w1(), d, h),
-            1.0,
-            &mut view_mut(&mut self.hidden, rows, h),
-        );
-        self.hidden[..rows * h]
-            .iter_mut()
-            .for_each(|unit| *unit = unit.max(0.0));
+        general_mat_mul(1.0, &inputs, &view(mlp.w1(), d, h), 1.0, &mut view_mut(&mut self.hidden, rows, h));
+        self.hidden[..rows * h].iter_mut().for_each(|unit| *unit = unit.max(0.0));
         spread(mlp.b2(), &mut self.outputs[..rows * k]);
         let hidden = view(&self.hidden, rows, h);
-        general_mat_mul(
-            1.0,
-            &hidden,
-            &view(mlp.w2(), h, k),
-            1.0,
-            &mut view_mut(&mut self.outputs, rows, k),
-        );
+        general_mat_mul(1.0, &hidden, &view(mlp.w2(), h, k), 1.0, &mut view_mut(&mut self.outputs, rows, k));
         let loss = softmax_gradient(&mut self.outputs[..rows * k], &self.targets[..rows * k], k, rows);
 
         let (layer1, layer2) = self.gradient.split_at_mut(at.w2);
@@ -157,8 +131,7 @@ fn view_mut(values: &mut [f32], rows: usize, columns: usize) -> ArrayViewMut2<'_
 }
 
 fn spread(bias: &[f32], rows: &mut [f32]) {
-    rows.chunks_exact_mut(bias.len())
-        .for_each(|row| row.copy_from_slice(bias));
+    rows.chunks_exact_mut(bias.len()).for_each(|row| row.copy_from_slice(bias));
 }
 
 fn column_sums(rows: &[f32], sums: &mut [f32]) {
@@ -194,11 +167,7 @@ pub(crate) struct Adam {
 
 impl Adam {
     pub(crate) fn new(mlp: &Mlp) -> Self {
-        Self {
-            first: vec![0.0; mlp.weights.len()],
-            second: vec![0.0; mlp.weights.len()],
-            steps: 0,
-        }
+        Self { first: vec![0.0; mlp.weights.len()], second: vec![0.0; mlp.weights.len()], steps: 0 }
     }
 
     pub(crate) fn step(&mut self, mlp: &mut Mlp, gradient: &[f32], step_size: f32) {

@@ -31,12 +31,7 @@ impl Publication {
     /// `path` is the whole path of the policy, `fresh` those of its heads that were never published.
     pub(crate) fn new(sequence: u64, fresh: Vec<CertifiedHead>, path: Vec<SetExit>, policy: Policy) -> Self {
         let set = Arc::new(HeadSet::new(sequence, path, &policy));
-        Self {
-            sequence,
-            heads: fresh,
-            policy,
-            set,
-        }
+        Self { sequence, heads: fresh, policy, set }
     }
 
     /// Version of the policy.
@@ -68,14 +63,8 @@ impl Publication {
     /// # Errors
     /// When a head is larger than any record may be.
     pub fn records(&self, plan: &Plan, key: Option<&HmacKey>) -> Result<Vec<(String, Vec<u8>)>, EncodeError> {
-        let fail = |reason| EncodeError {
-            sequence: self.sequence,
-            reason,
-        };
-        let heads = self
-            .heads
-            .iter()
-            .map(|head| snapshot::encode_head(plan, head.head(), key));
+        let fail = |reason| EncodeError { sequence: self.sequence, reason };
+        let heads = self.heads.iter().map(|head| snapshot::encode_head(plan, head.head(), key));
         let policy = std::iter::once_with(|| snapshot::encode_policy(plan, self.sequence, &self.policy, key));
         heads.chain(policy).collect::<Result<_, _>>().map_err(fail)
     }

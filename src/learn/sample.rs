@@ -73,16 +73,8 @@ pub enum SampleRejection {
 
 impl SampleRejection {
     /// Every word that [`SampleRejection::as_str`] can say.
-    pub const REASONS: [&'static str; 8] = [
-        "malformed",
-        "other-plan",
-        "width",
-        "number",
-        "class",
-        "clock",
-        "duplicate",
-        "replayed",
-    ];
+    pub const REASONS: [&'static str; 8] =
+        ["malformed", "other-plan", "width", "number", "class", "clock", "duplicate", "replayed"];
 
     /// The word for a metric label.
     #[must_use]
@@ -178,10 +170,7 @@ impl Sample {
     #[must_use]
     pub fn with_origin(mut self, origin: &Origin) -> Self {
         let hash = blake3::hash(origin.to_string().as_bytes());
-        self.frame = hash
-            .as_bytes()
-            .first_chunk::<8>()
-            .map(|bytes| u64::from_le_bytes(*bytes));
+        self.frame = hash.as_bytes().first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
         self
     }
 
@@ -191,11 +180,7 @@ impl Sample {
     /// When it is larger than any record may be (no plan of ours has such widths).
     pub fn encode(&self, plan: &Plan) -> Result<Vec<u8>, SampleRejection> {
         let wire = Wire {
-            features: self
-                .features
-                .iter()
-                .map(|row| row.iter().map(|value| value.to_bits()).collect())
-                .collect(),
+            features: self.features.iter().map(|row| row.iter().map(|value| value.to_bits()).collect()).collect(),
             probabilities: self.probabilities.clone(),
             camera: self.camera.clone(),
             captured_at_ms: self.captured_at_ms,
@@ -222,9 +207,7 @@ impl Sample {
         let (magic, rest) = bytes.split_first_chunk::<4>().ok_or_else(short)?;
         let (format, rest) = rest.split_first_chunk::<2>().ok_or_else(short)?;
         if *magic != MAGIC || u16::from_le_bytes(*format) != FORMAT {
-            return Err(SampleRejection::Malformed(
-                "other first bytes or another format".to_owned(),
-            ));
+            return Err(SampleRejection::Malformed("other first bytes or another format".to_owned()));
         }
         let (backbone, rest) = rest.split_first_chunk::<32>().ok_or_else(short)?;
         let (cuts, payload) = rest.split_first_chunk::<32>().ok_or_else(short)?;
@@ -253,11 +236,7 @@ impl Sample {
         for (index, point) in plan.candidates.iter().enumerate() {
             let (got, want) = (self.features.get(index).map_or(0, Vec::len), point.feature_width);
             if got != want {
-                return Err(SampleRejection::Width {
-                    exit: index + 1,
-                    got,
-                    want,
-                });
+                return Err(SampleRejection::Width { exit: index + 1, got, want });
             }
         }
         if self.features.len() > plan.candidates.len() {
@@ -268,10 +247,7 @@ impl Sample {
         }
         for (class, probability) in &self.probabilities {
             if *class as usize >= plan.classes() {
-                return Err(SampleRejection::Class {
-                    class: *class,
-                    classes: plan.classes(),
-                });
+                return Err(SampleRejection::Class { class: *class, classes: plan.classes() });
             }
             if !(0.0..=1.001).contains(probability) {
                 return Err(SampleRejection::Number("a probability"));

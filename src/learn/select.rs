@@ -36,8 +36,7 @@ impl Row {
 
     /// Whether an answer other than the backbone's would be served.
     pub(crate) fn errs(&self, subset: u8, threshold: f32) -> bool {
-        self.leaves_at(subset, threshold)
-            .is_some_and(|k| self.agrees >> k & 1 == 0)
+        self.leaves_at(subset, threshold).is_some_and(|k| self.agrees >> k & 1 == 0)
     }
 }
 
@@ -59,10 +58,7 @@ pub(crate) fn expected_cost(rows: &[Row], subset: u8, threshold: f32, costs: &Co
     if rows.is_empty() {
         return costs.whole_ms;
     }
-    let total: f64 = rows
-        .iter()
-        .map(|row| cost_of_leaving(costs, subset, row.leaves_at(subset, threshold)))
-        .sum();
+    let total: f64 = rows.iter().map(|row| cost_of_leaving(costs, subset, row.leaves_at(subset, threshold))).sum();
     total / rows.len() as f64
 }
 
@@ -82,11 +78,7 @@ pub(crate) struct Choice {
 /// the leavers): counted alone it would rest on one or two frames.
 pub(crate) fn select(rows: &[Row], costs: &CostTable, epsilon: f64) -> Choice {
     let candidates = costs.piece_ms.len().saturating_sub(1).min(8);
-    let mut best = Choice {
-        subset: 0,
-        cost_ms: costs.whole_ms,
-        threshold: 1.0,
-    };
+    let mut best = Choice { subset: 0, cost_ms: costs.whole_ms, threshold: 1.0 };
     if rows.is_empty() || candidates == 0 {
         return best;
     }
@@ -95,9 +87,7 @@ pub(crate) fn select(rows: &[Row], costs: &CostTable, epsilon: f64) -> Choice {
         // Rows that fire alike cost alike: at most 256 kinds.
         let mut kinds = vec![Kind::default(); 256];
         for row in rows {
-            let mask = (0..candidates)
-                .filter(|k| row.confidences[*k] >= point)
-                .fold(0u8, |mask, k| mask | 1 << k);
+            let mask = (0..candidates).filter(|k| row.confidences[*k] >= point).fold(0u8, |mask, k| mask | 1 << k);
             let kind = &mut kinds[usize::from(mask)];
             kind.rows += 1.0;
             for k in 0..candidates {
@@ -115,11 +105,7 @@ pub(crate) fn select(rows: &[Row], costs: &CostTable, epsilon: f64) -> Choice {
                 risk += exit.map_or(0.0, |k| kind.risk[k]);
             }
             if risk / n <= epsilon && cost / n < best.cost_ms {
-                best = Choice {
-                    subset,
-                    cost_ms: cost / n,
-                    threshold: point,
-                };
+                best = Choice { subset, cost_ms: cost / n, threshold: point };
             }
         }
     }
@@ -155,14 +141,8 @@ mod tests {
         let row = |_| {
             let ease = f64::from(rng.unit());
             let mut confidences = [0.0; 8];
-            shares
-                .iter()
-                .zip(&mut confidences)
-                .for_each(|(share, c)| *c = if ease < *share { 0.9999 } else { 0.3 });
-            Row {
-                confidences,
-                agrees: u8::MAX,
-            }
+            shares.iter().zip(&mut confidences).for_each(|(share, c)| *c = if ease < *share { 0.9999 } else { 0.3 });
+            Row { confidences, agrees: u8::MAX }
         };
         (0..n).map(row).collect()
     }

@@ -139,12 +139,7 @@ impl Training {
             let inputs = &mut fit.tape.inputs[row * width..][..width];
             load(sample, candidate, inputs);
             standardise(inputs, &fit.mean, &fit.scale);
-            soft_target(
-                sample,
-                &self.classes,
-                self.other,
-                &mut fit.tape.targets[row * outputs..][..outputs],
-            );
+            soft_target(sample, &self.classes, self.other, &mut fit.tape.targets[row * outputs..][..outputs]);
         }
         let _ = fit.tape.run(&fit.mlp, rows);
         let progress = fit.step as f32 / fit.steps as f32;
@@ -185,19 +180,12 @@ fn common_classes(samples: &[Arc<Sample>], classes: usize, least: usize) -> Vec<
             *count += 1;
         }
     }
-    (0u32..)
-        .zip(counts)
-        .filter(|(_, count)| *count >= least.max(1))
-        .map(|(class, _)| class)
-        .collect()
+    (0u32..).zip(counts).filter(|(_, count)| *count >= least.max(1)).map(|(class, _)| class).collect()
 }
 
 fn load(sample: &Sample, candidate: usize, into: &mut [f32]) {
     // The sample was checked against the plan, whose widths `into` has.
-    match sample
-        .features(candidate)
-        .filter(|features| features.len() == into.len())
-    {
+    match sample.features(candidate).filter(|features| features.len() == into.len()) {
         Some(features) => features.convert_to_f32_slice(into),
         None => into.fill(0.0),
     }
@@ -224,9 +212,7 @@ fn standardisation(samples: &[Arc<Sample>], candidate: usize, width: usize) -> (
     let mean: Vec<f32> = sums.iter().map(|sum| (sum / n) as f32).collect();
     let scale = squares.iter().zip(&mean).map(|(square, mean)| {
         let variance = (square / n - f64::from(*mean) * f64::from(*mean)).max(0.0);
-        1.0 / (variance.sqrt() as f32)
-            .max(LEAST_SPREAD * mean.abs())
-            .max(LEAST_SPREAD)
+        1.0 / (variance.sqrt() as f32).max(LEAST_SPREAD * mean.abs()).max(LEAST_SPREAD)
     });
     let scale = scale.collect();
     (mean, scale)

@@ -65,13 +65,8 @@ impl Version {
     /// The heads of a policy that is already in force: judged on, never certified again.
     pub(crate) fn resumed(set: &HeadSet, next_serial: u64) -> Self {
         let positions = 0..set.exits().len();
-        let heads = positions
-            .map(|position| CandidateHead::new(set.head(position).as_ref().clone()))
-            .collect();
-        let subset = set
-            .exits()
-            .iter()
-            .fold(0, |subset, exit| subset | 1u8 << (exit.index() & 7));
+        let heads = positions.map(|position| CandidateHead::new(set.head(position).as_ref().clone())).collect();
+        let subset = set.exits().iter().fold(0, |subset, exit| subset | 1u8 << (exit.index() & 7));
         Self {
             heads,
             subset,
@@ -88,10 +83,7 @@ impl Version {
     /// Judges one sample that came after the training.
     pub(crate) fn judge(&mut self, entry: &Entry, scratch: &mut Scratch) {
         self.judged_to = entry.serial + 1;
-        let trained_on = entry
-            .sample
-            .frame()
-            .is_some_and(|frame| self.trained_frames.contains(&frame));
+        let trained_on = entry.sample.frame().is_some_and(|frame| self.trained_frames.contains(&frame));
         if entry.certifies && !trained_on && self.rows.len() < ROWS_MAX {
             self.rows.push(row(&self.heads, self.subset, &entry.sample, scratch));
         }
@@ -105,22 +97,14 @@ impl Version {
     /// Takes the largest planned look that the rows allow; earlier ones are forgone, never taken late. True when there
     /// was one.
     pub(crate) fn look(&mut self, config: &LearnConfig) -> bool {
-        let due = self
-            .looks
-            .iter()
-            .take_while(|(audits, _)| *audits <= self.rows.len())
-            .count();
+        let due = self.looks.iter().take_while(|(audits, _)| *audits <= self.rows.len()).count();
         let Some(look) = due.checked_sub(1).and_then(|last| self.looks.get(last)).copied() else {
             return false;
         };
         let (size, share) = look;
         self.looks.drain(..due);
         let look_delta = config.delta * share;
-        let promise = Promise {
-            epsilon: config.epsilon,
-            delta: config.delta,
-            look_delta,
-        };
+        let promise = Promise { epsilon: config.epsilon, delta: config.delta, look_delta };
         if let Some(path) = certify::certify(&self.heads, &self.rows[..size], self.subset, promise) {
             self.certified = Some(path);
         }
@@ -136,10 +120,7 @@ impl Version {
 
 /// How the heads of `subset` judge a sample.
 pub(crate) fn row(heads: &[CandidateHead], subset: u8, sample: &Sample, scratch: &mut Scratch) -> Row {
-    let mut row = Row {
-        confidences: [0.0; 8],
-        agrees: 0,
-    };
+    let mut row = Row { confidences: [0.0; 8], agrees: 0 };
     for head in heads.iter().map(CandidateHead::head) {
         let k = head.exit().index();
         let Some(features) = sample.features(k).filter(|_| k < 8 && subset >> k & 1 == 1) else {
@@ -162,10 +143,7 @@ mod tests {
         let confidence = rng.unit();
         let wrong = steepness * (1.0 - confidence).powi(2);
         let agrees = u8::from(rng.unit() >= wrong);
-        Row {
-            confidences: [confidence, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
-            agrees,
-        }
+        Row { confidences: [confidence, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], agrees }
     }
 
     /// Share of all frames that leave and are wrong at a threshold: the integral of the above.
@@ -205,12 +183,7 @@ mod tests {
         let config = LearnConfig::default();
         let mut version = Version::new(&config, Vec::new(), 1, 600, HashSet::new(), 0);
         let (second, _) = version.looks[1];
-        version.rows = (0..second + 5)
-            .map(|_| Row {
-                confidences: [0.9; 8],
-                agrees: 1,
-            })
-            .collect();
+        version.rows = (0..second + 5).map(|_| Row { confidences: [0.9; 8], agrees: 1 }).collect();
         assert!(version.look(&config) && !version.look(&config));
         assert_eq!(version.looks.len(), 1);
         assert_eq!(version.certified.map(|path| path.certificate.n), Some(second as u64));

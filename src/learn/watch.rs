@@ -64,11 +64,7 @@ impl Watch {
         if total < self.limit {
             return None;
         }
-        let strongest = self
-            .excursions
-            .iter()
-            .zip(self.starts)
-            .max_by(|a, b| a.0.total_cmp(b.0));
+        let strongest = self.excursions.iter().zip(self.starts).max_by(|a, b| a.0.total_cmp(b.0));
         strongest.map(|(_, start)| start)
     }
 }
@@ -98,9 +94,7 @@ mod tests {
             let mut rng = Rng::new(17);
             let runs = if frames_per_audit > 10.0 { 60 } else { 3 };
             let most = (3e6 / frames_per_audit) as u64;
-            let total: u64 = (0..runs)
-                .map(|_| audits_until_alarm(0.01, frames_per_audit, most, &mut rng))
-                .sum();
+            let total: u64 = (0..runs).map(|_| audits_until_alarm(0.01, frames_per_audit, most, &mut rng)).sum();
             let mean = total as f64 * frames_per_audit / f64::from(runs);
             assert!(mean > 1e6, "{mean} frames at one audit in {frames_per_audit}");
         }
@@ -110,9 +104,7 @@ mod tests {
     #[test]
     fn a_rise_to_four_percent_is_found_in_time() {
         let mut rng = Rng::new(5);
-        let mut delays: Vec<u64> = (0..200)
-            .map(|_| audits_until_alarm(0.04, 2.0, 100_000, &mut rng))
-            .collect();
+        let mut delays: Vec<u64> = (0..200).map(|_| audits_until_alarm(0.04, 2.0, 100_000, &mut rng)).collect();
         delays.sort_unstable();
         assert!(delays[100] < 500, "median {} audits", delays[100]);
         assert!(delays[180] < 1000, "nine in ten {} audits", delays[180]);

@@ -4,15 +4,14 @@
 //! and is filled from any thread. Knows nothing of who fills it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ::metrics::{Key, KeyName, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 pub use super::labels::{Outcome, Queue, Rebalance, SampleOutcome, Stage};
+use super::register::Register;
 use super::table;
 pub use super::table::{Kind, PROCESS_METRICS, Spec, TABLE, markdown};
 use crate::frame::RejectReason;
@@ -28,8 +27,6 @@ const FULL: usize = 0;
 const RATIO_TICKS: usize = 12;
 /// How often [`Metrics::tick`] wants to be called; [`super::http::serve`] does so.
 pub const TICK: Duration = Duration::from_secs(5);
-
-static METADATA: Metadata<'static> = Metadata::new("offramp", Level::INFO, None);
 
 /// All handles. Fields without labels are used as they are; the others through a method that takes the label's enum.
 #[derive(Debug)]
@@ -365,62 +362,10 @@ impl Metrics {
     fn render_lag(&self, text: &mut String) {
         let lag = self.lag.lock().unwrap_or_else(PoisonError::into_inner);
         let name = table::LAG.name;
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "# HELP {name} {}\n# TYPE {name} gauge", table::LAG.help);
-        for ((topic, partition), records) in lag.iter() {
-            // Kafka allows only letters, digits, '.', '_' and '-' in a topic's name: nothing to escape.
-            let _ = writeln!(text, "{name}{{topic=\"{topic}\",partition=\"{partition}\"}} {records}");
-        }
-    }
-}
-
-/// Registers what the table describes.
-struct Register<'a>(&'a PrometheusRecorder);
-
-impl Register<'_> {
-    fn describe(&self, spec: &Spec) {
-        let (name, help) = (KeyName::from_const_str(spec.name), spec.help.into());
-        match spec.kind {
-            Kind::Counter => self.0.describe_counter(name, None, help),
-            Kind::Gauge => self.0.describe_gauge(name, None, help),
-            Kind::Histogram => self.0.describe_histogram(name, None, help),
-        }
-    }
-
-    fn key(spec: &Spec, values: &[&str]) -> Key {
-        let labels = spec.labels.iter().zip(values).map(|(&label, &value)| Label::new(label, value.to_owned()));
-        Key::from_parts(spec.name, labels.collect::<Vec<_>>())
-    }
-
-    fn counter_with(&self, spec: &Spec, values: &[&str]) -> Counter {
-        self.0.register_counter(&Self::key(spec, values), &METADATA)
-    }
-
-    fn gauge_with(&self, spec: &Spec, values: &[&str]) -> Gauge {
-        self.0.register_gauge(&Self::key(spec, values), &METADATA)
-    }
-
-    fn histogram_with(&self, spec: &Spec, values: &[&str]) -> Histogram {
-        self.0.register_histogram(&Self::key(spec, values), &METADATA)
-    }
-
-    fn counter(&self, spec: &Spec) -> Counter {
-        self.counter_with(spec, &[])
-    }
-
-    fn gauge(&self, spec: &Spec) -> Gauge {
-        self.gauge_with(spec, &[])
-    }
-
-    fn histogram(&self, spec: &Spec) -> Histogram {
-        self.histogram_with(spec, &[])
-    }
-
-    fn counters<'v>(&self, spec: &Spec, values: impl Iterator<Item = &'v str>) -> Vec<Counter> {
-        values.map(|value| self.counter_with(spec, &[value])).collect()
-    }
-
-    fn gauges<'v>(&self, spec: &Spec, values: impl Iterator<Item = &'v str>) -> Vec<Gauge> {
-        values.map(|value| self.gauge_with(spec, &[value])).collect()
+        text.extend([format!("# HELP {name} {}\n# TYPE {name} gauge\n", table::LAG.help)]);
+        // Kafka allows only letters, digits, '.', '_' and '-' in a topic's name: nothing to escape.
+        text.extend(lag.iter().map(|((topic, partition), records)| {
+            format!("{name}{{topic=\"{topic}\",partition=\"{partition}\"}} {records}\n")
+        }));
     }
 }

@@ -5,8 +5,9 @@
 pub mod health;
 pub mod http;
 mod labels;
+mod register;
 pub mod logging;
 pub mod metrics;
-pub mod telemetry;
 pub mod status;
 mod table;
+pub mod telemetry;

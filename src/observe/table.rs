@@ -1,7 +1,5 @@
 //! The one table of all metrics: names, kinds, units, labels, help and buckets. Everything else refers to it.
 
-use std::fmt::Write as _;
-
 /// What kind of time series a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -122,23 +120,15 @@ pub const PROCESS_METRICS: &[(&str, &str)] = &[
 /// The table as Markdown; the README's section is held against it by a test.
 #[must_use]
 pub fn markdown() -> String {
-    let mut text = String::from("| metric | kind | unit | labels | meaning |\n|---|---|---|---|---|\n");
-    for spec in TABLE {
-        let labels: Vec<String> = spec.labels.iter().map(|label| format!("`{label}`")).collect();
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "| `{}` | {} | {} | {} | {} |",
-            spec.name,
-            spec.kind.as_str(),
-            spec.unit,
-            labels.join(", "),
-            spec.help
-        );
+    let mut lines = vec!["| metric | kind | unit | labels | meaning |".to_owned(), "|---|---|---|---|---|".to_owned()];
+    for Spec { name, kind, unit, labels, help, .. } in TABLE {
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        lines.push(format!("| `{name}` | {} | {unit} | {} | {help} |", kind.as_str(), labels.join(", ")));
     }
     for (name, help) in PROCESS_METRICS {
         let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
-        let _ = writeln!(text, "| `{name}` | {kind} | | | {help} |");
+        lines.push(format!("| `{name}` | {kind} | | | {help} |"));
     }
-    text
+    lines.push(String::new());
+    lines.join("\n")
 }

@@ -141,7 +141,7 @@ impl Counts {
     fn fail(&self, reason: String) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         // Only the first reason is kept.
-        let _ = self.first_failure.set(reason);
+        drop(self.first_failure.set(reason));
     }
 }
 

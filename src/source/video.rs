@@ -49,8 +49,8 @@ impl Video {
         let words = std::thread::spawn(move || {
             let mut words = Vec::new();
             // What cannot be read is missing from an error message, no more.
-            let _ = stderr.by_ref().take(WORDS_MAX).read_to_end(&mut words);
-            let _ = std::io::copy(&mut stderr, &mut std::io::sink());
+            drop(stderr.by_ref().take(WORDS_MAX).read_to_end(&mut words));
+            drop(std::io::copy(&mut stderr, &mut std::io::sink()));
             String::from_utf8_lossy(&words).into_owned()
         });
         Ok(Self {
@@ -111,8 +111,8 @@ impl Drop for Video {
     fn drop(&mut self) {
         if !self.done {
             // Both fail only if the child is gone already.
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+            drop(self.child.kill());
+            drop(self.child.wait());
         }
     }
 }

@@ -103,14 +103,7 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64) -> Self {
-        Self {
-            widths: vec![12, 16],
-            classes: 4,
-            noise: vec![0.5, 0.25],
-            hard: 0.2,
-            shift: 0.0,
-            dice: Dice(seed),
-        }
+        Self { widths: vec![12, 16], classes: 4, noise: vec![0.5, 0.25], hard: 0.2, shift: 0.0, dice: Dice(seed) }
     }
 
     pub fn plan(&self) -> Plan {
@@ -120,11 +113,7 @@ impl World {
     /// A frame whose class centres are turned with this probability.
     pub fn frame(&mut self, turned: f64) -> Frame {
         let answer = self.dice.below(self.classes);
-        let seen = if self.dice.unit() < turned {
-            (answer + 1) % self.classes
-        } else {
-            answer
-        };
+        let seen = if self.dice.unit() < turned { (answer + 1) % self.classes } else { answer };
         let factor = if self.dice.unit() < self.hard { 3.0 } else { 1.0 } * (1.0 + self.shift);
         let mut features = Vec::new();
         for (width, noise) in self.widths.iter().zip(&self.noise) {
@@ -135,26 +124,14 @@ impl World {
             features.push(row.collect());
         }
         let rest = 0.02 / (self.classes - 1) as f32;
-        let probabilities = (0..self.classes)
-            .map(|class| if class == answer { 0.98 } else { rest })
-            .collect();
-        Frame {
-            features,
-            probabilities,
-            answer,
-        }
+        let probabilities = (0..self.classes).map(|class| if class == answer { 0.98 } else { rest }).collect();
+        Frame { features, probabilities, answer }
     }
 }
 
 /// A small learner for small worlds.
 pub fn quick() -> LearnConfig {
-    LearnConfig {
-        hidden: 32,
-        epochs: 12,
-        first_training: 300,
-        young_training: 900,
-        ..LearnConfig::default()
-    }
+    LearnConfig { hidden: 32, epochs: 12, first_training: 300, young_training: 900, ..LearnConfig::default() }
 }
 
 /// A worker and a learner: serves through a registry, audits by the rate in force, tells of its suspicions.
@@ -198,11 +175,7 @@ impl Fleet {
         let mut scratch = Scratch::default();
         self.served += 1;
         if let (Some(reference), Some(first), true) = (self.set.reference(), self.set.exits().first(), self.suspects) {
-            let sure = self
-                .set
-                .head(0)
-                .judge(&frame.features[first.index()], &mut scratch)
-                .confidence;
+            let sure = self.set.head(0).judge(&frame.features[first.index()], &mut scratch).confidence;
             if let Some(counts) = self.suspicion.observe(self.set.version(), reference, sure) {
                 self.learner.note_suspicion(self.set.version(), &counts);
             }
@@ -225,11 +198,7 @@ impl Fleet {
                     adopted.push(set);
                 }
             }
-            assert_eq!(
-                self.set.version(),
-                publication.sequence(),
-                "a publication is complete by itself"
-            );
+            assert_eq!(self.set.version(), publication.sequence(), "a publication is complete by itself");
         }
         adopted
     }
@@ -244,8 +213,7 @@ pub fn true_risk(set: &HeadSet, world: &mut World, frames: usize) -> f64 {
     let mut scratch = Scratch::default();
     let wrong = (0..frames).filter(|_| {
         let frame = world.frame(0.0);
-        set.path(&frame.rows(), &mut scratch)
-            .is_some_and(|answer| answer.class != frame.answer)
+        set.path(&frame.rows(), &mut scratch).is_some_and(|answer| answer.class != frame.answer)
     });
     wrong.count() as f64 / frames as f64
 }

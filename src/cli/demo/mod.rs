@@ -210,13 +210,7 @@ impl Stage<'_> {
 
 impl Stage<'_> {
     /// Draws the table until every frame is answered. Returns the FLOPs as they stood after the first half.
-    fn watch(
-        &self,
-        observer: &Observer,
-        workers: &[Worker],
-        started: Instant,
-        total: usize,
-    ) -> anyhow::Result<Flops> {
+    fn watch(&self, observer: &Observer, workers: &[Worker], started: Instant, total: usize) -> anyhow::Result<Flops> {
         let board = Board::new(self.engine.backbone.plan(), total);
         let mut half = None;
         let (mut last, mut progressed) = (0, Instant::now());

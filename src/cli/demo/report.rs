@@ -1,10 +1,10 @@
 //! The demo's table while it runs, and its summary, picture and JSON at the end.
 
-use std::fmt::Write as _;
-use std::path::Path;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use std::fmt::Write as _;
+use std::path::Path;
 use textplots::{Chart, Plot, Shape};
 
 use super::observer::Seen;
@@ -66,14 +66,19 @@ impl Board {
         // Writing into a string cannot fail.
         let _ = writeln!(text, "\n  {per_second:.0} frames/s, last {} frames:", newest.len());
         for (index, share) in self.shares(newest).iter().enumerate().filter(|(_, share)| **share > 0.0) {
-            let name = self.plan_exits.get(index).map_or("full model".into(), |f| {
-                format!("exit {} ({:.0} % of the model)", index + 1, f * 100.0)
-            });
+            let name = self
+                .plan_exits
+                .get(index)
+                .map_or("full model".into(), |f| format!("exit {} ({:.0} % of the model)", index + 1, f * 100.0));
             let _ = writeln!(text, "    {name:<26} {:>5.1} %  {}", share * 100.0, bar(*share, 30));
         }
         let hits = newest.iter().filter(|seen| seen.left_early()).count() as f64 / count;
         let _ = writeln!(text, "    {:<26} {:>5.1} %", "hit rate", hits * 100.0);
-        let _ = writeln!(text, "\n  {:<10} {:>8} {:>8} {:>7} {:>7}  learner", "worker", "frames", "hits", "policy", "audits");
+        let _ = writeln!(
+            text,
+            "\n  {:<10} {:>8} {:>8} {:>7} {:>7}  learner",
+            "worker", "frames", "hits", "policy", "audits"
+        );
         for Report { status, .. } in reports {
             let _ = writeln!(
                 text,
@@ -133,10 +138,10 @@ pub(super) struct Flops {
 
 impl Flops {
     pub(super) fn of(reports: &[Report]) -> Self {
-        reports.iter().map(|report| report.flops).fold(Self::default(), |sum, (spent, plain)| Self {
-            spent: sum.spent + spent,
-            plain: sum.plain + plain,
-        })
+        reports
+            .iter()
+            .map(|report| report.flops)
+            .fold(Self::default(), |sum, (spent, plain)| Self { spent: sum.spent + spent, plain: sum.plain + plain })
     }
 
     /// Spent over what the plain model would have spent, from `earlier` until now.
@@ -192,7 +197,8 @@ impl Summary {
         });
         let audits: Vec<bool> =
             last.iter().filter_map(|s| s.prediction.as_ref()?.audit.as_ref()).map(|note| note.agrees).collect();
-        let audited = (!audits.is_empty()).then(|| audits.iter().filter(|agrees| !**agrees).count() as f64 / audits.len() as f64);
+        let audited =
+            (!audits.is_empty()).then(|| audits.iter().filter(|agrees| !**agrees).count() as f64 / audits.len() as f64);
         Self {
             frames: frames.len(),
             predictions: frames.iter().filter(|s| s.prediction.is_some()).count(),
@@ -221,20 +227,37 @@ impl Summary {
         println!("hit rate over time (share of frames that left early, {WINDOW} frames each)\n");
         self.plot();
         println!();
-        println!("frames          {} in {:.0} s, {} predictions, {} dead letters", self.frames, self.seconds, self.predictions, self.dead_letters);
+        println!(
+            "frames          {} in {:.0} s, {} predictions, {} dead letters",
+            self.frames, self.seconds, self.predictions, self.dead_letters
+        );
         match self.first_exit_frame {
             Some(frame) => println!("first exit      frame {frame}"),
             None => println!("first exit      none: nothing could be certified on so few frames"),
         }
-        println!("last half       hit rate {:.1} %, FLOPs {:.1} % of the plain model's (heads and audits included)", self.hit_rate * 100.0, self.flops_ratio * 100.0);
+        println!(
+            "last half       hit rate {:.1} %, FLOPs {:.1} % of the plain model's (heads and audits included)",
+            self.hit_rate * 100.0,
+            self.flops_ratio * 100.0
+        );
         if let Some(disagreement) = self.disagreement {
-            let how = if self.exact { "exact: the full model ran on every frame" } else { "on audited frames; --verify gives the exact figure" };
+            let how = if self.exact {
+                "exact: the full model ran on every frame"
+            } else {
+                "on audited frames; --verify gives the exact figure"
+            };
             println!("disagreement    {:.2} % ({how})", disagreement * 100.0);
         }
         println!("promise         {}", promise(self.certificate.as_ref()));
         for replica in &self.replicas {
             let role = if replica.learner { ", learned for both" } else { "" };
-            println!("{:<15} {} frames, hit rate {:.1} % in the last half, policy v{}{role}", replica.name, replica.frames, replica.hit_rate * 100.0, replica.policy);
+            println!(
+                "{:<15} {} frames, hit rate {:.1} % in the last half, policy v{}{role}",
+                replica.name,
+                replica.frames,
+                replica.hit_rate * 100.0,
+                replica.policy
+            );
         }
         Ok(())
     }

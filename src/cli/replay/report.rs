@@ -155,9 +155,24 @@ impl Summary {
             );
         }
         let rest = 1.0 - self.hit_rate;
-        println!("  {:<6} {:>9.1} %   {:>9}   {:>8.1} %  {}\n", "full", 100.0, "", rest * 100.0, "█".repeat((rest * 40.0).round() as usize));
-        println!("FLOPs         {:.1} % of the plain model's (heads, audits and copies included)", self.flops_ratio * 100.0);
-        println!("time          {:.1} % of the plain model's, {:.0} against {:.0} frames/s", self.time_ratio * 100.0, self.throughput.offramp, self.throughput.plain);
+        println!(
+            "  {:<6} {:>9.1} %   {:>9}   {:>8.1} %  {}\n",
+            "full",
+            100.0,
+            "",
+            rest * 100.0,
+            "█".repeat((rest * 40.0).round() as usize)
+        );
+        println!(
+            "FLOPs         {:.1} % of the plain model's (heads, audits and copies included)",
+            self.flops_ratio * 100.0
+        );
+        println!(
+            "time          {:.1} % of the plain model's, {:.0} against {:.0} frames/s",
+            self.time_ratio * 100.0,
+            self.throughput.offramp,
+            self.throughput.plain
+        );
         println!("disagreement  {:.2} % (every answer compared with the full model's)", self.disagreement * 100.0);
         match &self.certificate {
             Some(c) => println!(
@@ -170,16 +185,27 @@ impl Summary {
             None => println!("certificate   none: {}", self.why),
         }
         if let Some(accuracy) = &self.accuracy {
-            println!("accuracy      {:.2} % served, {:.2} % by the full model", accuracy.served * 100.0, accuracy.backbone * 100.0);
+            println!(
+                "accuracy      {:.2} % served, {:.2} % by the full model",
+                accuracy.served * 100.0,
+                accuracy.backbone * 100.0
+            );
         }
         match self.first_exit_frame {
             Some(frame) => println!("first exit    frame {frame}"),
             None => println!("first exit    none"),
         }
-        println!("audits        {:.1} % of frames; learning took {:.1} % of the CPU time", self.audit_share * 100.0, self.learn_cpu_share * 100.0);
+        println!(
+            "audits        {:.1} % of frames; learning took {:.1} % of the CPU time",
+            self.audit_share * 100.0,
+            self.learn_cpu_share * 100.0
+        );
         for alarm in &self.alarms {
             let back = alarm.exits_back_at.map_or("not back since".into(), |frame| format!("back at frame {frame}"));
-            println!("alarm         frame {}: {} of {} audits differed; exits off, {back}", alarm.frame, alarm.disagreements, alarm.audits);
+            println!(
+                "alarm         frame {}: {} of {} audits differed; exits off, {back}",
+                alarm.frame, alarm.disagreements, alarm.audits
+            );
         }
         Ok(())
     }

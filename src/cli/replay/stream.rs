@@ -109,10 +109,11 @@ impl<'a> Stream<'a> {
             let decoded = self.decoder.decode(&picture.bytes, Some(&picture.content_type), row);
             decoded.with_context(|| format!("frame {}", picture.name))?;
         }
-        let mut played = vec![
-            Played { served: 0, full: 0, exit: None, audited: false, flops: 0, seconds: 0.0, plain_seconds: 0.0 };
-            pictures.len()
-        ];
+        let mut played =
+            vec![
+                Played { served: 0, full: 0, exit: None, audited: false, flops: 0, seconds: 0.0, plain_seconds: 0.0 };
+                pictures.len()
+            ];
         // In turns: whoever runs second finds warm caches.
         if (first / self.batch).is_multiple_of(2) {
             self.plain(&pixels, &mut played)?;
