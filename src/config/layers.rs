@@ -1,0 +1,261 @@
+//! Layers of settings, laid over the defaults one by one; every problem is kept, none stops the reading.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::{Config, ConfigError, Problem, RawConfig};
+
+const DEFAULTS: &str = include_str!("../../config/worker.toml");
+const ENV_PREFIX: &str = "OFFRAMP__";
+/// The only open table: its keys are librdkafka's.
+const PROPERTIES: &str = "kafka.properties";
+/// Properties that the worker's promises rest on; setting them from outside would break one.
+const RESERVED: [&str; 6] = [
+    "bootstrap.servers",
+    "group.id",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "isolation.level",
+    "transactional.id",
+];
+
+/// The defaults with whatever was laid over them so far, and what was wrong with it.
+pub(super) struct Layers {
+    table: Table,
+    sources: BTreeMap<String, String>,
+    problems: Vec<Problem>,
+}
+
+impl Layers {
+    pub(super) fn new() -> Self {
+        let table = DEFAULTS.parse().expect("config/worker.toml is compiled in and a test parses it");
+        Self { table, sources: BTreeMap::new(), problems: Vec::new() }
+    }
+
+    pub(super) fn problem(&mut self, key: &str, reason: impl Into<String>, source: &str) {
+        self.problems.push(Problem { key: key.into(), reason: reason.into(), source: source.into() });
+    }
+
+    pub(super) fn file(&mut self, path: &Path) {
+        let source = format!("file {}", path.display());
+        match std::fs::read_to_string(path)
+            .map_err(|e| e.to_string())
+            .and_then(|text| text.parse::<Table>().map_err(|e| e.to_string().trim_end().replace('\n', "\n    ")))
+        {
+            Ok(table) => self.merge("", table, &source),
+            Err(reason) => self.problem("configuration file", reason, &source),
+        }
+    }
+
+    /// One environment variable; those without the prefix are not ours.
+    pub(super) fn env(&mut self, name: &str, value: &str) {
+        if let Some(key) = name.strip_prefix(ENV_PREFIX) {
+            self.text(&env_key(key), value, &format!("environment {name}"));
+        }
+    }
+
+    fn merge(&mut self, prefix: &str, table: Table, source: &str) {
+        for (name, value) in table {
+            let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+            match value {
+                Value::Table(inner) if self.is_table(&key) => self.merge(&key, inner, source),
+                value => self.put(&key, value, source),
+            }
+        }
+    }
+
+    /// A value that arrives as text takes the type of the default that it replaces.
+    pub(super) fn text(&mut self, key: &str, text: &str, source: &str) {
+        let parsed = match self.slot(key) {
+            Some(Value::Integer(_)) => text.parse().ok().map(Value::Integer),
+            Some(Value::Float(_)) => text.parse().ok().map(Value::Float),
+            Some(Value::Boolean(_)) => text.parse().ok().map(Value::Boolean),
+            _ => None,
+        };
+        self.put(key, parsed.unwrap_or_else(|| Value::String(text.into())), source);
+    }
+
+    fn put(&mut self, key: &str, value: Value, source: &str) {
+        if let Some(property) = key.strip_prefix("kafka.properties.") {
+            return self.put_property(property, &value, source);
+        }
+        let Some(slot) = self.slot(key) else {
+            let hint = self.nearest(key).map_or(String::new(), |near| format!("; did you mean {near}?"));
+            return self.problem(key, format!("unknown key{hint}"), source);
+        };
+        let value = match (&*slot, value) {
+            (Value::Float(_), Value::Integer(whole)) => Value::Float(whole as f64),
+            (_, value) => value,
+        };
+        if slot.same_type(&value) && !slot.is_table() {
+            *slot = value;
+            self.sources.insert(key.into(), source.into());
+        } else {
+            let (want, got) = (slot.type_str(), value.type_str());
+            self.problem(key, format!("expected {want}, got {got} {value}"), source);
+        }
+    }
+
+    fn put_property(&mut self, property: &str, value: &Value, source: &str) {
+        let key = format!("{PROPERTIES}.{property}");
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Integer(_) | Value::Boolean(_) | Value::Float(_) => value.to_string(),
+            other => return self.problem(&key, format!("expected a string, got {}", other.type_str()), source),
+        };
+        if RESERVED.contains(&property) {
+            return self.problem(&key, "is set by offramp itself and cannot be changed here", source);
+        }
+        if let Some(Value::Table(properties)) = self.slot(PROPERTIES) {
+            properties.insert(property.into(), Value::String(text));
+        }
+    }
+
+    fn slot(&mut self, key: &str) -> Option<&mut Value> {
+        let mut parts = key.split('.');
+        let first = self.table.get_mut(parts.next()?)?;
+        parts.try_fold(first, |value, part| value.as_table_mut()?.get_mut(part))
+    }
+
+    fn is_table(&mut self, key: &str) -> bool {
+        self.slot(key).is_some_and(|value| value.is_table())
+    }
+
+    /// A known key whose last part is the same, or which shares the section and most letters.
+    fn nearest(&self, key: &str) -> Option<String> {
+        let last = key.rsplit('.').next()?;
+        let known = self.table.iter().flat_map(|(section, value)| {
+            value.as_table().into_iter().flat_map(move |t| t.keys().map(move |k| format!("{section}.{k}")))
+        });
+        known
+            .map(|candidate| {
+                let name = candidate.rsplit('.').next().unwrap_or_default();
+                let common = last.chars().zip(name.chars()).take_while(|(a, b)| a == b).count();
+                (common, candidate)
+            })
+            .filter(|(common, _)| *common >= 3)
+            .max()
+            .map(|(_, candidate)| candidate)
+    }
+
+    pub(super) fn prove(mut self) -> Result<Config, ConfigError> {
+        let table = std::mem::take(&mut self.table);
+        let raw = match Value::Table(table).try_into::<RawConfig>() {
+            Ok(raw) => raw,
+            Err(e) => {
+                self.problem("configuration", e.to_string().trim(), "merged layers");
+                return Err(ConfigError { problems: self.problems });
+            }
+        };
+        let http = self.http(&raw.http.listen);
+        let mut engine = raw.engine;
+        if engine.lanes == 0 {
+            engine.lanes = std::thread::available_parallelism().map_or(1, usize::from);
+        }
+        let config = Config {
+            name: worker_name(raw.worker.name),
+            kafka: raw.kafka,
+            topics: raw.topics,
+            model: raw.model.path,
+            engine,
+            exits: raw.exits,
+            learning: raw.learning,
+            heads: raw.heads,
+            drain_timeout: Duration::from_secs(raw.delivery.drain_timeout_s),
+            http,
+            log: raw.log,
+        };
+        self.check(&config);
+        if self.problems.is_empty() { Ok(config) } else { Err(ConfigError { problems: self.problems }) }
+    }
+
+    fn http(&mut self, listen: &str) -> Option<SocketAddr> {
+        if listen.is_empty() {
+            return None;
+        }
+        let parsed = listen.parse().ok();
+        if parsed.is_none() {
+            self.fault("http.listen", listen, "expected address:port such as 0.0.0.0:9187, or \"\" for none");
+        }
+        parsed
+    }
+
+    fn check(&mut self, config: &Config) {
+        let Config { kafka, topics, engine, exits, learning, .. } = config;
+        self.within("engine.lanes", engine.lanes as f64, 1.0, 1024.0);
+        self.within("engine.threads_per_lane", engine.threads_per_lane as f64, 1.0, 1024.0);
+        self.within("engine.max_batch", engine.max_batch as f64, 1.0, 1024.0);
+        self.within("engine.max_in_flight", engine.max_in_flight as f64, engine.max_batch as f64, 1e6);
+        self.within("engine.max_frame_bytes", engine.max_frame_bytes as f64, 1024.0, 1e9);
+        self.within("engine.max_frame_pixels", engine.max_frame_pixels as f64, 1.0, 1e9);
+        self.within("exits.epsilon", exits.epsilon, 1e-5, 0.5);
+        self.within("exits.delta", exits.delta, 1e-9, 0.5);
+        self.within("exits.audit_floor", exits.audit_floor, 1e-4, 1.0);
+        self.within("learning.cpu_share", learning.cpu_share, 0.001, 1.0);
+        self.within("learning.cpu_credit_s", learning.cpu_credit_s, 0.0, 1e6);
+        self.within("learning.window_samples", learning.window_samples as f64, 1000.0, 1e6);
+        self.within("kafka.session_timeout_ms", f64::from(kafka.session_timeout_ms), 1000.0, 3.6e6);
+        self.within("kafka.commit_interval_ms", f64::from(kafka.commit_interval_ms), 10.0, 60_000.0);
+        self.within("kafka.delivery_timeout_ms", f64::from(kafka.delivery_timeout_ms), 1000.0, 3.6e6);
+        self.within("kafka.prefetch_kbytes", f64::from(kafka.prefetch_kbytes), 64.0, 2_097_151.0);
+        self.within("kafka.output_queue_kbytes", f64::from(kafka.output_queue_kbytes), 64.0, 2_097_151.0);
+        for (key, value) in [("kafka.bootstrap_servers", &kafka.bootstrap_servers), ("kafka.group", &kafka.group)] {
+            if value.trim().is_empty() {
+                self.fault(key, value, "must not be empty");
+            }
+        }
+        let named = [
+            ("topics.frames", &topics.frames),
+            ("topics.predictions", &topics.predictions),
+            ("topics.dead_letters", &topics.dead_letters),
+            ("topics.samples", &topics.samples),
+            ("topics.heads", &topics.heads),
+        ];
+        for (index, (key, name)) in named.iter().enumerate() {
+            if !is_topic_name(name) {
+                self.fault(key, name, "is no topic name: 1 to 249 of a-z A-Z 0-9 . _ -");
+            }
+            if let Some((other, _)) = named.iter().take(index).find(|(_, earlier)| earlier == name) {
+                self.fault(key, name, &format!("is the same topic as {other}"));
+            }
+        }
+    }
+
+    fn within(&mut self, key: &str, value: f64, least: f64, most: f64) {
+        if !(least..=most).contains(&value) {
+            self.fault(key, &value.to_string(), &format!("must be from {least} to {most}"));
+        }
+    }
+
+    fn fault(&mut self, key: &str, value: &str, reason: &str) {
+        let source = self.sources.get(key).cloned().unwrap_or_else(|| "default".into());
+        self.problem(key, format!("{value:?} {reason}"), &source);
+    }
+}
+
+fn is_topic_name(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    (1..=249).contains(&name.len()) && name.chars().all(legal) && name != "." && name != ".."
+}
+
+fn worker_name(given: String) -> String {
+    if given.is_empty() {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        format!("{host}-{}", std::process::id())
+    } else {
+        given
+    }
+}
+
+/// `KAFKA__GROUP` -> `kafka.group`; below `kafka.properties` a single `_` stands for librdkafka's dot.
+fn env_key(name: &str) -> String {
+    let key = name.to_lowercase().replace("__", ".");
+    match key.strip_prefix("kafka.properties.") {
+        Some(property) => format!("{PROPERTIES}.{}", property.replace('_', ".")),
+        None => key,
+    }
+}

@@ -1,0 +1,322 @@
+//! Settings: commented defaults, a file, the environment and the command line, proved as a whole.
+//!
+//! `config/worker.toml` is compiled in: it is the list of keys, their types and their defaults. Layers are laid over it
+//! one by one; every problem is collected, so that one run shows them all.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+
+mod layers;
+
+use layers::Layers;
+
+/// Settings that are known to be usable together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Name of this worker.
+    pub name: String,
+    /// Broker and group.
+    pub kafka: Kafka,
+    /// Topic names.
+    pub topics: Topics,
+    /// Model folder, manifest or ONNX file.
+    pub model: PathBuf,
+    /// Lanes and limits.
+    pub engine: Engine,
+    /// The promise and its audits.
+    pub exits: Exits,
+    /// The learner's budget.
+    pub learning: Learning,
+    /// Sharing of heads.
+    pub heads: Heads,
+    /// Grace time for draining.
+    pub drain_timeout: Duration,
+    /// Where metrics and health are served; none: nowhere.
+    pub http: Option<SocketAddr>,
+    /// Logging.
+    pub log: Log,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawConfig {
+    worker: Worker,
+    kafka: Kafka,
+    topics: Topics,
+    model: Model,
+    engine: Engine,
+    exits: Exits,
+    learning: Learning,
+    heads: Heads,
+    delivery: Delivery,
+    http: Http,
+    log: Log,
+}
+
+#[derive(Debug, Deserialize)]
+struct Worker {
+    name: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Model {
+    path: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+struct Delivery {
+    drain_timeout_s: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Http {
+    listen: String,
+}
+
+/// `[kafka]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Kafka {
+    /// `host:port`, comma separated.
+    pub bootstrap_servers: String,
+    /// Consumer group of the frames.
+    pub group: String,
+    /// Static membership id; empty: dynamic.
+    pub instance_id: String,
+    /// Where a new group starts.
+    pub auto_offset_reset: OffsetReset,
+    /// Milliseconds of silence after which partitions are lost.
+    pub session_timeout_ms: u32,
+    /// Milliseconds between commits.
+    pub commit_interval_ms: u32,
+    /// Milliseconds until an undelivered answer stops the worker.
+    pub delivery_timeout_ms: u32,
+    /// KiB of frames fetched ahead.
+    pub prefetch_kbytes: u32,
+    /// KiB of unconfirmed answers.
+    pub output_queue_kbytes: u32,
+    /// Passed to every librdkafka client.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// Where a consumer group without committed offsets begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OffsetReset {
+    /// At the oldest record.
+    Earliest,
+    /// After the newest record.
+    Latest,
+}
+
+impl OffsetReset {
+    /// librdkafka's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Earliest => "earliest",
+            Self::Latest => "latest",
+        }
+    }
+}
+
+/// `[topics]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Topics {
+    /// In: frames.
+    pub frames: String,
+    /// Out: predictions.
+    pub predictions: String,
+    /// Out: frames that cannot be decoded.
+    pub dead_letters: String,
+    /// Audits.
+    pub samples: String,
+    /// What was learned.
+    pub heads: String,
+    /// Whether missing topics are created.
+    pub create: bool,
+    /// Replication factor of created topics, -1 for the broker's default.
+    pub replication: i32,
+}
+
+/// `[engine]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Engine {
+    /// Lane threads, at least one after proving.
+    pub lanes: usize,
+    /// ONNX Runtime threads in a lane.
+    pub threads_per_lane: usize,
+    /// Most frames in one run.
+    pub max_batch: usize,
+    /// Frames taken and not finished.
+    pub max_in_flight: usize,
+    /// Bytes.
+    pub max_frame_bytes: usize,
+    /// Pixels.
+    pub max_frame_pixels: u64,
+}
+
+/// `[exits]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Exits {
+    /// Whether frames may leave early at all.
+    pub enabled: bool,
+    /// Promised bound on disagreement.
+    pub epsilon: f64,
+    /// One minus the confidence in it.
+    pub delta: f64,
+    /// Least audit rate.
+    pub audit_floor: f64,
+    /// Seed of audits and learning.
+    pub seed: u64,
+}
+
+/// `[learning]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Learning {
+    /// Whether this worker stands for election.
+    pub enabled: bool,
+    /// Share of the machine's CPU.
+    pub cpu_share: f64,
+    /// CPU seconds of credit.
+    pub cpu_credit_s: f64,
+    /// Whether audited frames are also run mirrored.
+    pub copies: bool,
+    /// Audits kept.
+    pub window_samples: usize,
+}
+
+/// `[heads]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Heads {
+    /// File with the shared secret; empty: none.
+    pub hmac_key_file: PathBuf,
+    /// Seconds allowed for catching up at start.
+    pub catch_up_timeout_s: u64,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Log {
+    /// Filter directive.
+    pub level: String,
+    /// Output form.
+    pub format: LogFormat,
+}
+
+/// Form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// One thing that is wrong with the settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Dotted key, or the file's name.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub reason: String,
+    /// The layer that set it.
+    pub source: String,
+}
+
+/// Everything that is wrong with the settings.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    /// At least one.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.problems.len();
+        write!(f, "the configuration has {count} problem{}:", if count == 1 { "" } else { "s" })?;
+        self.problems.iter().try_for_each(|p| write!(f, "\n  {} ({}): {}", p.key, p.source, p.reason))
+    }
+}
+
+impl Config {
+    /// Reads the layers: defaults, `file`, `env` (pairs as from [`std::env::vars`]), `sets` (`section.key=value`).
+    ///
+    /// # Errors
+    /// Every unknown key, wrong type and value out of range, all at once.
+    pub fn load(
+        file: Option<&Path>,
+        env: impl IntoIterator<Item = (String, String)>,
+        sets: &[String],
+    ) -> Result<Self, ConfigError> {
+        let mut layers = Layers::new();
+        if let Some(path) = file {
+            layers.file(path);
+        }
+        for (name, value) in env {
+            layers.env(&name, &value);
+        }
+        for set in sets {
+            match set.split_once('=') {
+                Some((key, value)) => layers.text(key.trim(), value.trim(), "--set"),
+                None => layers.problem(set, "expected section.key=value", "--set"),
+            }
+        }
+        layers.prove()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sets(pairs: &[&str]) -> Result<Config, ConfigError> {
+        let pairs: Vec<String> = pairs.iter().map(ToString::to_string).collect();
+        Config::load(None, Vec::new(), &pairs)
+    }
+
+    #[test]
+    fn the_defaults_are_usable() {
+        let config = sets(&[]).expect("defaults");
+        assert_eq!(config.topics.heads, "offramp.heads");
+        assert!(config.engine.lanes >= 1);
+    }
+
+    #[test]
+    fn later_layers_win() {
+        let file = tempfile::NamedTempFile::new().expect("file");
+        std::fs::write(file.path(), "[kafka]\ngroup = \"file\"\nsession_timeout_ms = 6000\n").expect("write");
+        let env = vec![("OFFRAMP__KAFKA__GROUP".to_string(), "env".to_string())];
+        let config = Config::load(Some(file.path()), env, &["exits.epsilon=0.02".into()]).expect("valid");
+        assert_eq!((config.kafka.group.as_str(), config.kafka.session_timeout_ms), ("env", 6000));
+        assert!((config.exits.epsilon - 0.02).abs() < 1e-12);
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let error = sets(&["engine.max_batch=0", "kafka.grup=x", "topics.heads=frames", "exits.epsilon=yes", "oops"]);
+        let problems = error.expect_err("five problems").problems;
+        let keys: Vec<&str> = problems.iter().map(|p| p.key.as_str()).collect();
+        assert_eq!(keys, ["kafka.grup", "exits.epsilon", "oops", "engine.max_batch", "topics.heads"]);
+        assert!(problems[0].reason.contains("kafka.group"), "{}", problems[0].reason);
+    }
+
+    #[test]
+    fn librdkafka_properties_pass_but_not_those_that_carry_a_promise() {
+        let env = vec![("OFFRAMP__KAFKA__PROPERTIES__SASL_PASSWORD".to_string(), "s".to_string())];
+        let config = Config::load(None, env, &[]).expect("valid");
+        assert_eq!(config.kafka.properties.get("sasl.password").map(String::as_str), Some("s"));
+        assert!(sets(&["kafka.properties.enable.auto.commit=true"]).is_err());
+    }
+
+    #[test]
+    fn an_unreadable_file_is_named() {
+        let error = Config::load(Some(Path::new("/no/such.toml")), Vec::new(), &[]).expect_err("no file");
+        assert!(error.to_string().contains("/no/such.toml"));
+    }
+}
