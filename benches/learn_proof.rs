@@ -10,7 +10,7 @@ use learn_support::{Fleet, World, proof_stream, quick, true_risk};
 use offramp::learn::{LearnConfig, Unpaced};
 
 fn main() {
-    let streams = std::env::args().filter_map(|word| word.parse().ok()).next().unwrap_or(200);
+    let streams = std::env::args().find_map(|word| word.parse().ok()).unwrap_or(200);
     certificates(streams);
     drift(streams / 10);
 }

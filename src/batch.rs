@@ -20,6 +20,7 @@ pub enum Next<T> {
 }
 
 /// Waits at most `wait` for a first item, then takes what is there, up to `max` items.
+#[must_use]
 pub fn next<T>(inbox: &Receiver<T>, max: usize, wait: Duration) -> Next<T> {
     match inbox.recv_timeout(wait) {
         Ok(first) => {

@@ -94,6 +94,9 @@ pub struct Mind {
 ///
 /// # Errors
 /// When the runtime fails; rows not yet answered then stay unanswered.
+///
+/// # Panics
+/// When the cascade is cut at other exits than those of `heads`: the worker swaps both together.
 pub fn serve<S: Segments>(
     segments: &mut S,
     heads: &HeadSet,

@@ -156,6 +156,7 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
     fn batch(&mut self, taken: Vec<Taken>, mind: &mut Mind) -> Result<(), LaneError> {
         let started = Instant::now();
         self.telemetry.batch(taken.len());
+        self.telemetry.waiting(self.inbox.len(), self.publisher.waiting());
         let rate = self.audit_rate(mind);
         let (audited, served): (Vec<Taken>, Vec<Taken>) =
             taken.into_iter().partition(|t| batch::is_audited(&t.frame.origin, self.options.seed, rate));

@@ -45,6 +45,9 @@ impl ExitId {
     }
 
     /// The exit at a position in [`Plan::candidates`].
+    ///
+    /// # Panics
+    /// For positions from 255 on; a plan has at most eight candidates.
     #[must_use]
     pub fn from_index(index: usize) -> Self {
         Self(u8::try_from(index + 1).expect("a plan has at most eight candidates"))

@@ -268,7 +268,8 @@ impl Wiring<'_> {
                     copies: self.config.learning.copies,
                 },
             };
-            self.spawn(format!("lane-{index}"), move || Ok(lane.run()?))?;
+            let telemetry = Arc::clone(&self.telemetry);
+            self.spawn(format!("lane-{index}"), move || Ok(lane.run().inspect_err(|_| telemetry.lane_failed())?))?;
         }
         Ok(handovers)
     }

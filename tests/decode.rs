@@ -1,5 +1,7 @@
 //! The decoder's promises: pictures come out as Pillow would give them, copies are pure, and whatever the bytes are, a
 //! frame is decoded or rejected with a reason, never a panic. Pure: neither Kafka nor ONNX Runtime.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::let_underscore_must_use, reason = "a test fails by panicking")]
 #![allow(
     clippy::float_cmp,
     clippy::cast_possible_truncation,

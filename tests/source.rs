@@ -1,5 +1,7 @@
 //! Sources give every frame of a file in order, name what is wrong with bad ones, and the feeder puts them into Kafka as
 //! cameras would. Files are made here; Kafka is librdkafka's mock cluster, which speaks the real protocol.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::let_underscore_must_use, reason = "a test fails by panicking")]
 #![allow(clippy::cast_possible_truncation, reason = "test frames are small")]
 
 use std::collections::HashMap;

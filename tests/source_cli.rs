@@ -1,6 +1,8 @@
 //! `offramp feed` as it is typed: what it accepts, and that it feeds, limits, loops and fails as it says. Kafka is
 //! librdkafka's mock cluster.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::let_underscore_must_use, reason = "a test fails by panicking")]
+
 use std::path::Path;
 
 use clap::Parser;

@@ -77,7 +77,7 @@ fn check_broker(config: &Config, problems: &mut Vec<Problem>) {
         match state {
             TopicState::Ready { partitions } => passed("topic", &format!("{topic}: {partitions} partitions")),
             TopicState::Missing if config.topics.create => {
-                passed("topic", &format!("{topic}: missing, will be created"))
+                passed("topic", &format!("{topic}: missing, will be created"));
             }
             TopicState::Missing => {
                 let reason = format!("topic {topic} does not exist; create it, or set topics.create = true");

@@ -3,10 +3,12 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use crate::source::feeder::{self, FeedOptions, FeedProgress, FeedReport, Pace};
 use crate::source::{self, Encoding, FrameSource, Picture, SourceError, SourceOptions};
@@ -138,22 +140,11 @@ fn show(bar: &ProgressBar, progress: &FeedProgress) {
 /// A flag that Ctrl-C sets; what was handed over is still delivered. A second Ctrl-C ends the process.
 fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot wait for Ctrl-C")?;
-    std::thread::Builder::new()
-        .name("ctrl-c".to_owned())
-        .spawn(move || {
-            runtime.block_on(async {
-                if tokio::signal::ctrl_c().await.is_ok() {
-                    flag.store(true, Ordering::Relaxed);
-                }
-                if tokio::signal::ctrl_c().await.is_ok() {
-                    std::process::exit(130);
-                }
-            });
-        })
-        .context("cannot wait for Ctrl-C")?;
+    for signal in [SIGINT, SIGTERM] {
+        // The second one ends the process at once; the first only sets the flag, hence this order.
+        flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop)).context("cannot wait for Ctrl-C")?;
+        flag::register(signal, Arc::clone(&stop)).context("cannot wait for Ctrl-C")?;
+    }
     Ok(stop)
 }
 

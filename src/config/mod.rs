@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-
 mod layers;
 
 use layers::Layers;

@@ -27,11 +27,11 @@ pub struct Certificate {
 
 /// One exit of a policy.
 #[derive(Debug, Clone)]
-pub struct SetExit {
+pub(crate) struct SetExit {
     /// The head that judges there.
-    pub head: Arc<Head>,
+    pub(crate) head: Arc<Head>,
     /// The confidence from which a frame leaves.
-    pub threshold: Threshold,
+    pub(crate) threshold: Threshold,
 }
 
 /// The answer of one exit to one frame.

@@ -16,7 +16,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Reb
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::statistics::Statistics;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 pub use offsets::{Ledger, Ticket};
 
@@ -106,14 +106,11 @@ impl Ingest {
             state.heartbeat.beat(Instant::now());
             state.throttle();
             state.commit_if_due(CommitMode::Async);
-            match state.poll()? {
-                Some(taken) => {
-                    // Lanes end only after this thread, unless one failed; then the worker stops and so do we.
-                    if frames.send(taken).is_err() {
-                        break;
-                    }
+            if let Some(taken) = state.poll()? {
+                // Lanes end only after this thread, unless one failed; then the worker stops and so do we.
+                if frames.send(taken).is_err() {
+                    break;
                 }
-                None => continue,
             }
         }
         drop(frames);
@@ -300,7 +297,7 @@ impl ConsumerContext for Groups {
                 }
             }
             Rebalance::Revoke(list) => {
-                let revoked: Vec<i32> = list.elements().iter().map(|e| e.partition()).collect();
+                let revoked: Vec<i32> = list.elements().iter().map(TopicPartitionListElem::partition).collect();
                 let due: Vec<(i32, i64)> =
                     revoked.iter().filter_map(|id| Some((*id, self.ledger.revoke(*id)?))).collect();
                 if due.is_empty() || consumer.assignment_lost() {

@@ -87,6 +87,7 @@ impl Ledger {
     }
 
     /// A partition is no longer ours: returns the offset to commit now, if any; its open tickets are void.
+    #[must_use]
     pub fn revoke(&self, partition: i32) -> Option<i64> {
         self.lock().partitions.remove(&partition).and_then(|p| p.due())
     }

@@ -72,6 +72,7 @@ struct Pending {
 
 /// The learner.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts, not states of one thing")]
 pub struct Learner {
     plan: Plan,
     costs: CostTable,

@@ -29,13 +29,11 @@ pub enum Stage {
 /// A queue whose depth is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Queue {
-    /// Frames between Kafka and the decoder.
-    Decode,
-    /// Frames between the decoder and the lanes.
-    Batch,
-    /// Answers between the lanes and Kafka.
-    Publish,
-    /// Samples on their way to Kafka.
+    /// Frames that wait for a lane.
+    Lanes,
+    /// Answers that Kafka has not acknowledged.
+    Answers,
+    /// Samples that Kafka has not acknowledged.
     Samples,
 }
 
@@ -78,7 +76,7 @@ macro_rules! words {
 words! {
     Outcome { Exit = "exit", Full = "full", DeadLetter = "dead_letter" }
     Stage { Decode = "decode", Segment = "segment", Head = "head", Audit = "audit", Publish = "publish" }
-    Queue { Decode = "decode", Batch = "batch", Publish = "publish", Samples = "samples" }
+    Queue { Lanes = "lanes", Answers = "answers", Samples = "samples" }
     SampleOutcome { Sent = "sent", Dropped = "dropped", Rejected = "rejected" }
     Rebalance { Assign = "assign", Revoke = "revoke", Error = "error" }
 }

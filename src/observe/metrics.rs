@@ -122,24 +122,6 @@ impl Totals {
     }
 }
 
-/// One unit of a gauge, for as long as it lives.
-#[derive(Debug)]
-#[must_use = "the gauge falls as soon as the guard is dropped"]
-pub struct Held(Gauge);
-
-impl Held {
-    fn new(gauge: &Gauge) -> Self {
-        gauge.increment(1.0);
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
-    }
-}
-
 /// The process's metrics could not be set up.
 #[derive(Debug, thiserror::Error)]
 #[error("the buckets of metric {name} are not valid: {reason}")]
@@ -273,9 +255,9 @@ impl Metrics {
         self.rebalances[kind as usize].increment(1);
     }
 
-    /// An item waits in a queue for as long as the guard lives; send it through the queue with the item.
-    pub fn queued(&self, queue: Queue) -> Held {
-        Held::new(&self.queues[queue as usize])
+    /// So many items wait in a queue.
+    pub fn queue_depth(&self, queue: Queue, items: usize) {
+        self.queues[queue as usize].set(items as f64);
     }
 
     /// The exit's head and threshold in force; `None`: the exit is off.

@@ -75,7 +75,7 @@ specs! {
     HIT_RATIO = Gauge "hit_ratio", "", [], "Share of answered frames that left early, over the last minute; NaN without frames.";
     DEAD_LETTERS = Counter "dead_letters_total", "frames", ["reason"], "Frames that can never be classified, by reason.";
     FRAMES_IN_FLIGHT = Gauge "frames_in_flight", "frames", [], "Frames taken from Kafka whose offset is not finished.";
-    QUEUE_DEPTH = Gauge "queue_depth", "items", ["queue"], "Items that wait, by queue: decode, batch, publish, samples.";
+    QUEUE_DEPTH = Gauge "queue_depth", "items", ["queue"], "Items that wait, by queue: lanes (frames for a lane), answers and samples (not acknowledged by Kafka).";
     PAUSED_PARTITIONS = Gauge "paused_partitions", "partitions", [], "Partitions paused by back-pressure.";
     QUEUE_SECONDS = Histogram "queue_seconds", "seconds", [], "Time from a frame's arrival to the start of its batch.", LATENCY;
     STAGE_SECONDS = Histogram "stage_seconds", "seconds", ["stage"], "Time of one call of a stage: decode (a frame); segment, head, audit (a batch); publish (until acknowledged).", STEP;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 
 use super::health::{Condition, Health, Heartbeat};
-use super::metrics::{BuildInfo, Metrics, MetricsError, Rebalance, SampleOutcome, Stage};
+use super::metrics::{BuildInfo, Metrics, MetricsError, Queue, Rebalance, SampleOutcome, Stage};
 use super::status::{self, Status};
 use crate::frame::RejectReason;
 use crate::heads::HeadSet;
@@ -18,7 +18,7 @@ use crate::plan::{ExitId, Plan};
 use crate::prediction::AuditNote;
 
 /// A thread without a sign of life for this long is stuck: longer than any batch, shorter than a probe's patience.
-const STALE_AFTER: Duration = Duration::from_secs(60);
+const STALE_AFTER: Duration = Duration::from_mins(1);
 
 /// One worker's reports. Shared through an `Arc`; reporting never blocks for long and never allocates per frame.
 #[derive(Debug)]
@@ -148,6 +148,22 @@ impl Telemetry {
 
     fn topic(&self, name: &str) -> Arc<str> {
         Arc::clone(lock(&self.topic).get_or_insert_with(|| Arc::from(name)))
+    }
+
+    /// So many frames wait for a lane, and so many answers for Kafka.
+    pub fn waiting(&self, frames: usize, answers: usize) {
+        self.metrics.queue_depth(Queue::Lanes, frames);
+        self.metrics.queue_depth(Queue::Answers, answers);
+    }
+
+    /// So many samples wait for Kafka.
+    pub fn samples_waiting(&self, samples: usize) {
+        self.metrics.queue_depth(Queue::Samples, samples);
+    }
+
+    /// A lane failed; the worker stops.
+    pub fn lane_failed(&self) {
+        self.metrics.lane_failures.increment(1);
     }
 
     /// A batch of so many frames begins.

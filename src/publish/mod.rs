@@ -7,7 +7,7 @@ mod samples;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
@@ -161,18 +161,14 @@ impl Publisher {
         }
     }
 
-    fn alarmed(&self) -> bool {
-        self.alarm.load(Ordering::Acquire)
+    /// Answers that Kafka has not acknowledged.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        usize::try_from(self.producer.in_flight_count()).unwrap_or_default()
     }
 
-    /// Waits until everything sent is delivered or given up, at most `limit`.
-    pub fn flush(&self, limit: Duration) {
-        let deadline = Instant::now() + limit;
-        while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
-            if let Err(error) = self.producer.flush(Duration::from_millis(100)) {
-                tracing::debug!(%error, "flushing answers");
-            }
-        }
+    fn alarmed(&self) -> bool {
+        self.alarm.load(Ordering::Acquire)
     }
 }
 

@@ -6,7 +6,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
 use super::PublishError;
 use crate::kafka;
@@ -53,6 +53,7 @@ impl SampleSink {
         if self.producer.send(record).is_err() {
             self.telemetry.sample(SampleOutcome::Dropped);
         }
+        self.telemetry.samples_waiting(usize::try_from(self.producer.in_flight_count()).unwrap_or_default());
     }
 }
 

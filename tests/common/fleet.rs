@@ -1,5 +1,6 @@
 //! Workers for tests: the demo model, topics of the test's own, small limits, and a way to wait for what must come.
 
+#![allow(unreachable_pub, reason = "a module of several test binaries, public to none")]
 #![allow(dead_code, reason = "every test binary compiles this module and uses its own part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failing helper is a failing test")]
 
@@ -15,7 +16,7 @@ use offramp::source::{self, SourceOptions};
 use offramp::worker::{Engine, LIVE_BATCH, Worker, WorkerError};
 
 /// How long anything may take before a test gives up.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_mins(2);
 
 /// The demo model's folder.
 pub fn model() -> PathBuf {

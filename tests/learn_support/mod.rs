@@ -1,4 +1,6 @@
 //! A world in which the truth is known: a plan, a cost table and a stream of frames for the learner's tests.
+
+#![allow(unreachable_pub, reason = "a module of several test binaries, public to none")]
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::sync::Arc;

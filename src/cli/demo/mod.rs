@@ -29,7 +29,7 @@ use crate::worker::{Engine, Worker};
 /// Frames that may be on their way at once: the embedded broker keeps only the newest 5 MiB of a partition.
 const AHEAD_MAX: u64 = 1_000;
 /// Without an answer for this long something is broken.
-const STALLED: Duration = Duration::from_secs(60);
+const STALLED: Duration = Duration::from_mins(1);
 const REFRESH: Duration = Duration::from_millis(200);
 
 /// Arguments of `offramp demo`.

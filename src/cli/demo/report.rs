@@ -31,7 +31,7 @@ impl Report {
     pub(super) fn of(telemetry: &Telemetry) -> Self {
         Self {
             status: telemetry.status(),
-            certificate: telemetry.heads().certificate().cloned(),
+            certificate: telemetry.heads().certificate().copied(),
             flops: telemetry.flops_totals(),
         }
     }
@@ -64,23 +64,20 @@ impl Board {
         let mut text = String::new();
         let count = newest.len().max(1) as f64;
         // Writing into a string cannot fail.
-        let _ = writeln!(text, "\n  {per_second:.0} frames/s, last {} frames:", newest.len());
+        writeln!(text, "\n  {per_second:.0} frames/s, last {} frames:", newest.len()).unwrap_or_default();
         for (index, share) in self.shares(newest).iter().enumerate().filter(|(_, share)| **share > 0.0) {
             let name = self
                 .plan_exits
                 .get(index)
                 .map_or("full model".into(), |f| format!("exit {} ({:.0} % of the model)", index + 1, f * 100.0));
-            let _ = writeln!(text, "    {name:<26} {:>5.1} %  {}", share * 100.0, bar(*share, 30));
+            writeln!(text, "    {name:<26} {:>5.1} %  {}", share * 100.0, bar(*share, 30)).unwrap_or_default();
         }
         let hits = newest.iter().filter(|seen| seen.left_early()).count() as f64 / count;
-        let _ = writeln!(text, "    {:<26} {:>5.1} %", "hit rate", hits * 100.0);
-        let _ = writeln!(
-            text,
-            "\n  {:<10} {:>8} {:>8} {:>7} {:>7}  learner",
-            "worker", "frames", "hits", "policy", "audits"
-        );
+        writeln!(text, "    {:<26} {:>5.1} %", "hit rate", hits * 100.0).unwrap_or_default();
+        writeln!(text, "\n  {:<10} {:>8} {:>8} {:>7} {:>7}  learner", "worker", "frames", "hits", "policy", "audits")
+            .unwrap_or_default();
         for Report { status, .. } in reports {
-            let _ = writeln!(
+            writeln!(
                 text,
                 "  {:<10} {:>8} {:>6.1} % {:>7} {:>5.0} %  {}",
                 status.worker,
@@ -89,12 +86,13 @@ impl Board {
                 format!("v{}", status.policy.version),
                 status.policy.audit_rate * 100.0,
                 if status.learner.here { format!("● {}", status.policy.note) } else { String::new() },
-            );
+            )
+            .unwrap_or_default();
         }
         let certificate = reports.iter().find_map(|report| report.certificate.as_ref());
-        let _ = writeln!(text, "\n  disagreement  {}", promise(certificate));
+        writeln!(text, "\n  disagreement  {}", promise(certificate)).unwrap_or_default();
         let saved = 1.0 - Flops::of(reports).ratio_since(Flops::default());
-        let _ = write!(text, "  FLOPs saved   {:.1} % since the start", saved.clamp(0.0, 1.0) * 100.0);
+        write!(text, "  FLOPs saved   {:.1} % since the start", saved.clamp(0.0, 1.0) * 100.0).unwrap_or_default();
         text
     }
 
@@ -205,7 +203,7 @@ impl Summary {
             dead_letters: frames.iter().filter(|s| s.prediction.is_none()).count(),
             hit_rate: rate(&last.iter().collect::<Vec<_>>()),
             disagreement: exact.or(audited),
-            certificate: reports.iter().max_by_key(|r| r.status.policy.version).and_then(|r| r.certificate.clone()),
+            certificate: reports.iter().max_by_key(|r| r.status.policy.version).and_then(|r| r.certificate),
             flops_ratio: Flops::of(reports).ratio_since(half),
             first_exit_frame: frames.iter().position(Seen::left_early),
             seconds,
@@ -279,14 +277,15 @@ impl Summary {
         let mut grid = String::new();
         for percent in [0_u8, 25, 50, 75, 100] {
             let y = top + height - f32::from(percent) / 100.0 * height;
-            let _ = write!(
+            write!(
                 grid,
                 "<line x1='{left}' x2='{}' y1='{y}' y2='{y}' stroke='#ddd'/>\
                  <text x='{}' y='{}' text-anchor='end'>{percent} %</text>",
                 left + width,
                 left - 8.0,
                 y + 4.0
-            );
+            )
+            .unwrap_or_default();
         }
         format!(
             "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 800 330' font-family='sans-serif' font-size='12'>\

@@ -25,7 +25,7 @@ pub enum Order {
 ///
 /// # Errors
 /// When bursts are asked for and a label is missing.
-pub fn arrange(order: Order, labels: &[Option<usize>], seed: u64) -> anyhow::Result<Vec<usize>> {
+pub(super) fn arrange(order: Order, labels: &[Option<usize>], seed: u64) -> anyhow::Result<Vec<usize>> {
     let mut numbers: Vec<usize> = (0..labels.len()).collect();
     let mut rng = StdRng::seed_from_u64(seed);
     match order {

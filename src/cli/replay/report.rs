@@ -14,6 +14,7 @@ use crate::worker::Engine;
 const POINTS: usize = 100;
 
 #[derive(Debug, Serialize)]
+#[allow(clippy::struct_field_names, reason = "the contract's names")]
 struct ExitRow {
     exit: ExitId,
     flops_fraction: f64,
@@ -48,6 +49,7 @@ struct AlarmRow {
     exits_back_at: Option<usize>,
 }
 
+#[allow(clippy::struct_field_names, reason = "the contract's names")]
 /// The result of a replay; its JSON is a contract. All figures are of the measured part but `alarms`,
 /// `first_exit_frame` and `learn_cpu_share`, which are of the whole stream.
 #[derive(Debug, Serialize)]
@@ -92,8 +94,9 @@ impl Summary {
         let all = &outcome.played;
         let from = ((all.len() as f64 * args.measure_from) as usize).min(all.len().saturating_sub(1));
         let part = &all[from..];
-        let count = part.len().max(1) as f64;
-        let share = |holds: &dyn Fn(&Played) -> bool| part.iter().filter(|frame| holds(frame)).count() as f64 / count;
+        let measured = part.len().max(1) as f64;
+        let share =
+            |holds: &dyn Fn(&Played) -> bool| part.iter().filter(|frame| holds(frame)).count() as f64 / measured;
         let sum = |value: &dyn Fn(&Played) -> f64| part.iter().map(value).sum::<f64>();
         let heads = &outcome.heads;
         let exits = heads.exits().iter().enumerate().map(|(position, exit)| ExitRow {
@@ -114,9 +117,9 @@ impl Summary {
             disagreement: share(&|frame| frame.served != frame.full),
             certificate: heads.certificate().map(bound),
             accuracy: accuracy(part, &truth[from..]),
-            flops_ratio: sum(&|frame| frame.flops as f64) / (plan.flops as f64 * count),
+            flops_ratio: sum(&|frame| frame.flops as f64) / (plan.flops as f64 * measured),
             time_ratio: seconds / plain.max(f64::MIN_POSITIVE),
-            throughput: Throughput { plain: count / plain, offramp: count / seconds },
+            throughput: Throughput { plain: measured / plain, offramp: measured / seconds },
             audit_share: share(&|frame| frame.audited),
             learn_cpu_share: outcome.learn_seconds / (outcome.learn_seconds + engine_seconds),
             first_exit_frame: all.iter().position(|frame| frame.exit.is_some()),
@@ -274,13 +277,13 @@ fn plot(title: &str, values: &[f64], top: f64, frames: usize) -> String {
         let percent = top * f64::from(tick) / 4.0;
         let at = y(percent / 100.0);
         // Writing into a string cannot fail.
-        let _ = write!(
+        write!(
             grid,
             "<line x1='{left}' x2='{}' y1='{at}' y2='{at}' stroke='#ddd'/><text x='{}' y='{}' text-anchor='end'>{percent} %</text>",
             left + width,
             left - 6.0,
             at + 4.0
-        );
+        ).unwrap_or_default();
     }
     format!(
         "<svg viewBox='0 0 830 220' font-size='12' role='img' aria-label='{title}'><text x='{left}' y='16' font-size='14'>{title}</text>{grid}\

@@ -137,16 +137,16 @@ impl<'a> Stream<'a> {
             }
         })?;
         let share = started.elapsed().as_secs_f64() / rows as f64;
-        played.iter_mut().for_each(|frame| frame.plain_seconds = share);
+        for frame in played {
+            frame.plain_seconds = share;
+        }
         Ok(())
     }
 
     /// What a lane does with a batch: audited rows on the whole model, the others through the exits.
     fn serve(&mut self, pixels: &[f32], first: usize, played: &mut [Played]) -> anyhow::Result<()> {
-        let rate = match self.mind.suspicion.is_suspicious() && !self.heads.exits().is_empty() {
-            true => self.heads.audit_rate().max(SUSPICIOUS_RATE),
-            false => self.heads.audit_rate(),
-        };
+        let suspicious = self.mind.suspicion.is_suspicious() && !self.heads.exits().is_empty();
+        let rate = self.heads.audit_rate().max(if suspicious { SUSPICIOUS_RATE } else { 0.0 });
         let drawn = |row: &usize| is_audited(&self.origin(first + row), self.seed, rate);
         let (audited, served): (Vec<usize>, Vec<usize>) = (0..played.len()).partition(drawn);
         let started = Instant::now();
@@ -166,7 +166,9 @@ impl<'a> Stream<'a> {
             seconds += self.audit(pixels, &audited, first, rate, played)?;
         }
         let share = seconds.as_secs_f64() / played.len() as f64;
-        played.iter_mut().for_each(|frame| frame.seconds = share);
+        for frame in played {
+            frame.seconds = share;
+        }
         Ok(())
     }
 
