@@ -108,7 +108,7 @@ fn the_status_says_why_exits_are_off() {
             .expect("sound");
         assert!(learner.work(&mut Unpaced).is_none());
     }
-    assert_eq!(learner.status().why, "certifying needs 459 clean audits, has 120");
+    assert_eq!(learner.status().why, "certifying needs 528 clean audits, has 120");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::learn::window::{Entry, Window};
 use crate::plan::{CostTable, Plan};
 
 /// Least share of the training audits that is kept for temperatures and for the choice of exits.
-const TUNE_SHARE: f64 = 0.06;
+const TUNE_SHARE: f64 = 0.1;
 /// And their least number.
 const TUNE_LEAST: f64 = 64.0;
 /// Trained versions that may wait for a certificate beside the one in force.
