@@ -155,7 +155,7 @@ fn close_frames_of_a_camera_are_one_trial() {
                 ..quick()
             },
         );
-        for position in 0..1000i64 {
+        for position in 0..1500i64 {
             let frame = world.frame(0.0);
             let rows = frame.rows();
             let at = Some(1_700_000_000_000 + position * step_ms);
@@ -165,8 +165,8 @@ fn close_frames_of_a_camera_are_one_trial() {
         }
         learner.status().exits
     };
-    assert!(run(200) > 0, "far enough apart: all 700 certify");
-    assert_eq!(run(20), 0, "one in five certifies: 140 are too few");
+    assert!(run(200) > 0, "far enough apart: all 1,200 certify");
+    assert_eq!(run(20), 0, "one in five certifies: 240 are too few");
 }
 
 #[test]

@@ -33,6 +33,8 @@ const COMPARE_ROWS: usize = 2_000;
 const SUSPICION_AUDITS: usize = 800;
 /// Share of frames audited when nothing could be certified in all of youth.
 const HOPELESS_RATE: f64 = 0.1;
+/// A policy established on twice the audits may cost this much of the one in force.
+const FIRMER_MAY_COST: f64 = 1.1;
 /// Samples judged between two questions to the pace.
 const JUDGED_PER_SLICE: usize = 16;
 
@@ -172,6 +174,10 @@ impl Learner {
     /// `version`. Raises the audit rate if that is suspicious.
     pub fn note_suspicion(&mut self, version: u64, counts: &[u32; BINS]) {
         let reference = self.set.reference().filter(|_| version == self.set.version());
+        // One that is under examination is not prolonged: it ends in an alarm or in a new reference.
+        if self.suspicion > 0 || self.refresh_reference {
+            return;
+        }
         if reference.is_some_and(|reference| reference.excess(counts) > 1.0) {
             self.suspicion = SUSPICION_AUDITS;
             self.refresh_reference = true;
@@ -293,15 +299,25 @@ impl Learner {
         None
     }
 
-    /// Whether a version's certified path is cheaper than no exits, and clearly cheaper than the policy in force.
+    /// Whether a version's certified path is cheaper than no exits, and clearly cheaper than the policy in force. One that
+    /// was established on twice the audits may be a little dearer: of many certificates the boldest is the likeliest to be
+    /// too bold.
     fn is_better(&self, version: &Version) -> bool {
         let Some(path) = &version.certified else { return false };
         let cost = version.cost(path.threshold.get(), &self.costs, COMPARE_ROWS);
-        let present = match (&self.force, self.set.exits().is_empty()) {
-            (Some(force), false) => force.cost(self.set.threshold(0).get(), &self.costs, COMPARE_ROWS),
-            _ => self.costs.whole_ms,
+        if cost >= self.costs.whole_ms * self.config.hysteresis {
+            return false;
+        }
+        let (Some(force), Some(held)) = (&self.force, self.set.certificate()) else {
+            return true;
         };
-        cost < present * self.config.hysteresis
+        let present = force.cost(self.set.threshold(0).get(), &self.costs, COMPARE_ROWS);
+        let allowed = if path.certificate.n >= 2 * held.n {
+            FIRMER_MAY_COST
+        } else {
+            self.config.hysteresis
+        };
+        cost < present * allowed
     }
 
     fn publish_force(&mut self) -> Option<Publication> {
