@@ -62,6 +62,7 @@ pub struct HeadSet {
     exits: Vec<SetExit>,
     audit_rate: f64,
     copies: u8,
+    log: (i64, i64),
     certificate: Option<Certificate>,
     reference: Option<Reference>,
 }
@@ -76,6 +77,7 @@ impl HeadSet {
             exits: Vec::new(),
             audit_rate: 1.0,
             copies: 1,
+            log: (i64::MIN, i64::MIN),
             certificate: None,
             reference: None,
         }
@@ -98,6 +100,7 @@ impl HeadSet {
             exits,
             audit_rate,
             copies,
+            log: policy.log,
             certificate,
             reference,
         }
@@ -143,6 +146,12 @@ impl HeadSet {
     #[must_use]
     pub fn copies(&self) -> u8 {
         self.copies
+    }
+
+    /// Where in the samples log learning starts, and what was newest when this policy was made.
+    #[must_use]
+    pub(crate) fn log(&self) -> (i64, i64) {
+        self.log
     }
 
     /// What is promised; `None` while no exit is on.
@@ -224,6 +233,7 @@ mod tests {
             exits: Vec::new(),
             audit_rate: 0.1,
             copies: 0,
+            log: (0, 0),
             certificate: None,
             reference: None,
         };

@@ -81,6 +81,10 @@ pub struct Learner {
     window: Window,
     /// Samples before this serial belong to a time whose promise broke; they train nothing any more.
     epoch: u64,
+    /// The same as an offset in the samples log; what is older is not even kept.
+    log_from: i64,
+    /// The newest offset when the policy in force was made: what is older may have trained it and cannot test it.
+    policy_position: i64,
     /// Audits since then, copies not counted.
     audits: usize,
     /// Audits that trained the newest version.
@@ -117,6 +121,8 @@ impl Learner {
             costs,
             config,
             epoch: 0,
+            log_from: i64::MIN,
+            policy_position: i64::MIN,
             audits: 0,
             last_trained: 0,
             audits_at_training: 0,
@@ -142,6 +148,7 @@ impl Learner {
     /// seen in any record ([`crate::heads::Registry::high_water`]).
     pub fn resume(&mut self, set: Arc<HeadSet>, high_water: u64) {
         self.sequence = self.sequence.max(set.version()).max(high_water);
+        (self.log_from, self.policy_position) = set.log();
         if !set.exits().is_empty() {
             self.force = Some(Version::resumed(&set, self.window.next_serial()));
             self.state = PolicyState::Certified;
@@ -161,6 +168,9 @@ impl Learner {
     /// # Errors
     /// When the sample is not to be used; it is then forgotten.
     pub fn observe(&mut self, sample: Sample, position: i64) -> Result<(), SampleRejection> {
+        if position < self.log_from {
+            return Ok(());
+        }
         let original = !sample.is_copy();
         self.window.push(sample, position)?;
         if original {
@@ -220,7 +230,7 @@ impl Learner {
         }
         for entry in self.window.since(self.watched_to) {
             self.watched_to = entry.serial + 1;
-            if !entry.certifies {
+            if !entry.certifies || entry.position <= self.policy_position {
                 continue;
             }
             let sample = &entry.sample;
@@ -419,12 +429,14 @@ impl Learner {
         if !thresholds_stay {
             self.watch = Watch::new(self.config.epsilon, self.config.frames_per_false_alarm);
             self.watched_to = self.window.next_serial();
+            self.policy_position = self.window.last_position();
         }
         let policy = Policy {
             state: self.state,
             audit_rate: self.rate_with(!exits.is_empty()),
             exits,
             copies: self.copies(),
+            log: (self.log_from, self.policy_position),
             certificate: promise.as_ref().map(|(certificate, _)| *certificate),
             reference: promise.and_then(|(_, reference)| reference),
         };
