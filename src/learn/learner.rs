@@ -250,6 +250,11 @@ impl Learner {
     fn raise_alarm(&mut self, mark: u64) -> Publication {
         self.alarms += 1;
         self.epoch = mark.max(self.window.front_serial());
+        self.log_from = self
+            .window
+            .since(self.epoch)
+            .next()
+            .map_or(self.log_from, |entry| entry.position);
         self.audits = self
             .window
             .since(self.epoch)
