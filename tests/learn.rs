@@ -98,7 +98,7 @@ fn the_status_says_why_exits_are_off() {
         learner.observe(world.frame(0.0).sample(&plan, 1.0), position).expect("sound");
         assert!(learner.work(&mut Unpaced).is_none());
     }
-    assert_eq!(learner.status().why, "certifying needs 459 clean audits, has 120");
+    assert_eq!(learner.status().why, "certifying needs 528 clean audits, has 120");
 }
 
 #[test]
@@ -153,6 +153,38 @@ fn a_new_leader_goes_on_from_what_is_in_force() {
     }
     assert!(fleet.set.version() > before, "the new leader's alarm must be newer than the old policy");
     assert!(fleet.set.exits().is_empty());
+}
+
+/// Goal: a new leader that reads the whole log back neither alarms at, nor learns from, the time before a change.
+#[test]
+fn a_new_leader_ignores_the_time_before_the_last_alarm() {
+    let mut world = World::new(12);
+    let mut fleet = Fleet::new(&world, quick());
+    fleet.keep_log = true;
+    let mut turned = 0.0;
+    for frame in 0..12_000 {
+        let _ = fleet.step(&mut world, turned, &mut Unpaced);
+        if frame == 3000 {
+            turned = 1.0;
+        }
+    }
+    assert_eq!(
+        (fleet.learner.status().alarms, fleet.learner.status().state),
+        (1, PolicyState::Certified)
+    );
+    let mut leader = Learner::new(&fleet.plan, costs(2), quick());
+    leader.resume(Arc::clone(&fleet.set), fleet.registry.high_water());
+    for (position, sample) in std::mem::take(&mut fleet.log) {
+        leader.observe(sample, position).expect("sound");
+    }
+    assert!(
+        leader
+            .work(&mut Unpaced)
+            .is_none_or(|publication| !publication.policy().exits.is_empty())
+    );
+    let status = leader.status();
+    assert_eq!((status.alarms, status.state), (0, PolicyState::Certified), "{status:?}");
+    assert!(status.audits < fleet.position as usize - 1000, "{status:?}");
 }
 
 /// Goal: at most a share delta of all certificates is wrong, retraining, repeated looks and adoption included. The bench

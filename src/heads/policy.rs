@@ -53,6 +53,9 @@ pub struct Policy {
     pub audit_rate: f64,
     /// Copies (mirrored, shifted) to be made of each audited frame; 0 once heads are grown.
     pub copies: u8,
+    /// Offsets in the samples log: learning uses samples from the first on (what is older belongs to a time whose promise
+    /// broke), and this policy was made when the second was the newest. A new learner reads them to go on.
+    pub log: (i64, i64),
     /// What is promised; present exactly when an exit is on.
     pub certificate: Option<Certificate>,
     /// How sure the first exit was at certification; present exactly when an exit is on.

@@ -27,11 +27,11 @@ pub struct Certificate {
 
 /// One exit of a policy.
 #[derive(Debug, Clone)]
-pub(crate) struct SetExit {
+pub struct SetExit {
     /// The head that judges there.
-    pub(crate) head: Arc<Head>,
+    pub head: Arc<Head>,
     /// The confidence from which a frame leaves.
-    pub(crate) threshold: Threshold,
+    pub threshold: Threshold,
 }
 
 /// The answer of one exit to one frame.
@@ -62,6 +62,7 @@ pub struct HeadSet {
     exits: Vec<SetExit>,
     audit_rate: f64,
     copies: u8,
+    log: (i64, i64),
     certificate: Option<Certificate>,
     reference: Option<Reference>,
 }
@@ -76,6 +77,7 @@ impl HeadSet {
             exits: Vec::new(),
             audit_rate: 1.0,
             copies: 1,
+            log: (i64::MIN, i64::MIN),
             certificate: None,
             reference: None,
         }
@@ -86,9 +88,22 @@ impl HeadSet {
     pub(crate) fn new(version: u64, mut exits: Vec<SetExit>, policy: &Policy) -> Self {
         exits.sort_by_key(|exit| exit.head.exit());
         let ids = exits.iter().map(|exit| exit.head.exit()).collect();
-        let audit_rate = if (0.0..=1.0).contains(&policy.audit_rate) { policy.audit_rate } else { 1.0 };
+        let audit_rate = if (0.0..=1.0).contains(&policy.audit_rate) {
+            policy.audit_rate
+        } else {
+            1.0
+        };
         let (copies, certificate, reference) = (policy.copies, policy.certificate, policy.reference.clone());
-        Self { version, ids, exits, audit_rate, copies, certificate, reference }
+        Self {
+            version,
+            ids,
+            exits,
+            audit_rate,
+            copies,
+            log: policy.log,
+            certificate,
+            reference,
+        }
     }
 
     /// Sequence number of the policy; 0: nothing learned yet.
@@ -133,6 +148,12 @@ impl HeadSet {
         self.copies
     }
 
+    /// Where in the samples log learning starts, and what was newest when this policy was made.
+    #[must_use]
+    pub(crate) fn log(&self) -> (i64, i64) {
+        self.log
+    }
+
     /// What is promised; `None` while no exit is on.
     #[must_use]
     pub fn certificate(&self) -> Option<&Certificate> {
@@ -153,7 +174,10 @@ impl HeadSet {
     pub fn decide(&self, position: usize, features: &[f32], scratch: &mut Scratch) -> Decision {
         let exit = &self.exits[position];
         let verdict = exit.head.judge(features, scratch);
-        Decision { verdict, leaves: exit.threshold.admits(verdict.confidence) }
+        Decision {
+            verdict,
+            leaves: exit.threshold.admits(verdict.confidence),
+        }
     }
 
     /// Where a frame would leave, from its pooled features at every candidate of the plan (a list per candidate). The
@@ -209,6 +233,7 @@ mod tests {
             exits: Vec::new(),
             audit_rate: 0.1,
             copies: 0,
+            log: (0, 0),
             certificate: None,
             reference: None,
         };

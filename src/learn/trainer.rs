@@ -1,6 +1,24 @@
 //! One training: all candidate heads of a version, in steps of one minibatch, so that it can be paused anywhere.
 //!
 //! A pure function of samples and seed: pausing changes nothing.
+//!
+//! What was tried on Fashion-MNIST, cost at 1 % disagreement by hindsight, 2,400 to 2,600 audits with a mirrored copy each:
+//!
+//! | | cost |
+//! |---|---|
+//! | as it is: from nothing, 30 passes | 0.31 |
+//! | 60 passes | 0.31 |
+//! | half or a quarter of the step size | 0.31, 0.32 |
+//! | from the version before, 15 passes | 0.33 |
+//! | from the version before, shrunk to 0.4 and perturbed, 15 passes | 0.33 |
+//! | targets squared (sharper) | 0.32 |
+//! | mixing pairs of rows (up to 0.3) | 0.31 |
+//! | noise of 0.3 spreads on the features | 0.31 |
+//! | 1,600 audits | 0.33 |
+//! | one temperature for all exits | 0.33 |
+//! | margin of the two best outputs instead of the maximum | 0.31 |
+//! | mean of two neighbouring exits | 0.31 |
+//! | a logistic "is this head right" on 250 audits, or a bias per class | 0.31, 0.31 |
 
 use std::sync::Arc;
 

@@ -47,8 +47,7 @@ impl Version {
         let least = certify::least_audits(config.epsilon, config.delta * LOOK_SHARES[0]);
         let first = least.max(trained / 3);
         let main = first.saturating_mul(2);
-        let late = main.saturating_mul(2);
-        let looks = [first, main, late].into_iter().zip(LOOK_SHARES).collect();
+        let looks = [first, main].into_iter().zip(LOOK_SHARES).collect();
         Self {
             heads,
             subset,
@@ -174,7 +173,7 @@ mod tests {
             }
             broken += u32::from(wrong);
         }
-        assert!(certificates > 500, "{certificates} certificates");
+        assert!(certificates > 300, "{certificates} certificates");
         assert!(broken <= 10, "{broken} of 200 streams published a wrong certificate");
     }
 
@@ -185,7 +184,7 @@ mod tests {
         let (second, _) = version.looks[1];
         version.rows = (0..second + 5).map(|_| Row { confidences: [0.9; 8], agrees: 1 }).collect();
         assert!(version.look(&config) && !version.look(&config));
-        assert_eq!(version.looks.len(), 1);
+        assert_eq!(version.looks.len(), 0);
         assert_eq!(version.certified.map(|path| path.certificate.n), Some(second as u64));
     }
 }

@@ -20,6 +20,8 @@ const CAMERAS_MAX: usize = 65_536;
 pub(crate) struct Entry {
     /// Counts accepted samples from 0, gaps never.
     pub(crate) serial: u64,
+    /// Its offset in the samples log.
+    pub(crate) position: i64,
     pub(crate) sample: Arc<Sample>,
     /// Whether it is an independent trial: no copy, and not too close to the camera's last one.
     pub(crate) certifies: bool,
@@ -68,7 +70,12 @@ impl Window {
             self.frames.insert(frame);
         }
         self.bytes += sample.bytes();
-        self.entries.push_back(Entry { serial: self.next_serial, sample: Arc::new(sample), certifies });
+        self.entries.push_back(Entry {
+            serial: self.next_serial,
+            position,
+            sample: Arc::new(sample),
+            certifies,
+        });
         self.next_serial += 1;
         while self.entries.len() > self.samples_max || (self.bytes > self.bytes_max && self.entries.len() > 1) {
             self.evict();
@@ -117,6 +124,11 @@ impl Window {
         let front = self.entries.front().map_or(self.next_serial, |entry| entry.serial);
         let skip = usize::try_from(serial.saturating_sub(front)).unwrap_or(usize::MAX);
         self.entries.iter().skip(skip)
+    }
+
+    /// The newest offset read from the log.
+    pub(crate) fn last_position(&self) -> i64 {
+        self.last_position.unwrap_or(i64::MIN)
     }
 
     /// The serial that the next sample will get.

@@ -150,6 +150,8 @@ pub struct Fleet {
     pub audited: u64,
     pub exited: u64,
     pub wrong: u64,
+    pub keep_log: bool,
+    pub log: Vec<(i64, Sample)>,
 }
 
 impl Fleet {
@@ -168,6 +170,8 @@ impl Fleet {
             audited: 0,
             exited: 0,
             wrong: 0,
+            keep_log: false,
+            log: Vec::new(),
         }
     }
 
@@ -187,6 +191,9 @@ impl Fleet {
             self.position += 1;
             self.audited += 1;
             let sample = frame.sample(&self.plan, 1.0 / rate as f32);
+            if self.keep_log {
+                self.log.push((self.position, sample.clone()));
+            }
             self.learner.observe(sample, self.position).expect("a sound sample");
         } else if let Some(answer) = self.set.path(&frame.rows(), &mut scratch) {
             self.exited += 1;

@@ -1,0 +1,336 @@
+//! The learner of the fleet, whole: takes samples, trains, chooses, certifies, watches, and says what to serve with.
+//!
+//! Two calls drive it. [`Learner::observe`] is cheap. [`Learner::work`] does the rest and can be paused between any two
+//! minibatches; it goes on where it stopped.
+
+mod publishing;
+mod report;
+mod training;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::heads::{BINS, HeadSet, PolicyState, Scratch};
+use crate::learn::config::LearnConfig;
+use crate::learn::publication::Publication;
+use crate::learn::sample::{Sample, SampleRejection};
+use crate::learn::trainer::Training;
+use crate::learn::version::Version;
+use crate::learn::watch::Watch;
+use crate::learn::window::Window;
+use crate::plan::{CostTable, Plan};
+
+/// Least share of the training audits that is kept for temperatures and for the choice of exits.
+const TUNE_SHARE: f64 = 0.1;
+/// And their least number.
+const TUNE_LEAST: f64 = 64.0;
+/// Trained versions that may wait for a certificate beside the one in force.
+const WAITING_MAX: usize = 2;
+/// Newest audits on which two policies' costs are compared.
+const COMPARE_ROWS: usize = 2_000;
+/// Audits that a suspicion keeps the audit rate up for.
+const SUSPICION_AUDITS: usize = 800;
+/// Share of frames audited when nothing could be certified in all of youth.
+const HOPELESS_RATE: f64 = 0.1;
+/// A policy established on twice the audits may cost this much of the one in force.
+const FIRMER_MAY_COST: f64 = 1.1;
+/// Samples judged between two questions to the pace.
+const JUDGED_PER_SLICE: usize = 16;
+
+/// What the caller wants [`Learner::work`] to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Go on.
+    Continue,
+    /// Return now; the next call goes on from here.
+    Pause,
+}
+
+/// Asked after every few milliseconds of work: may sleep (a CPU budget), or have the learner pause.
+pub trait Pace {
+    /// Called between two slices.
+    fn slice(&mut self) -> Step;
+}
+
+/// Never pauses.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unpaced;
+
+impl Pace for Unpaced {
+    fn slice(&mut self) -> Step {
+        Step::Continue
+    }
+}
+
+/// A training in progress and what its version will need.
+#[derive(Debug)]
+struct Pending {
+    training: Training,
+    trained: usize,
+    frames: HashSet<u64>,
+    next_serial: u64,
+}
+
+/// The learner.
+#[derive(Debug)]
+pub struct Learner {
+    plan: Plan,
+    costs: CostTable,
+    config: LearnConfig,
+    window: Window,
+    /// Samples before this serial belong to a time whose promise broke; they train nothing any more.
+    epoch: u64,
+    /// The same as an offset in the samples log; what is older is not even kept.
+    log_from: i64,
+    /// The newest offset when the policy in force was made: what is older may have trained it and cannot test it.
+    policy_position: i64,
+    /// Audits since then, copies not counted.
+    audits: usize,
+    /// Audits that trained the newest version.
+    last_trained: usize,
+    /// Audits seen when the last training began, to grow on fresh ones once the window is full.
+    audits_at_training: usize,
+    pending: Option<Pending>,
+    waiting: Vec<Version>,
+    force: Option<Version>,
+    set: Arc<HeadSet>,
+    state: PolicyState,
+    watch: Watch,
+    watched_to: u64,
+    versions: u64,
+    sequence: u64,
+    grown: bool,
+    one_class: bool,
+    nothing_pays: bool,
+    /// Audits for which suspicion still holds.
+    suspicion: usize,
+    refresh_reference: bool,
+    alarms: u64,
+    scratch: Scratch,
+}
+
+impl Learner {
+    /// Knows nothing yet: every frame is audited until the first certificate.
+    #[must_use]
+    pub fn new(plan: &Plan, costs: CostTable, config: LearnConfig) -> Self {
+        Self {
+            window: Window::new(&config),
+            watch: Watch::new(config.epsilon, config.frames_per_false_alarm),
+            plan: plan.clone(),
+            costs,
+            config,
+            epoch: 0,
+            log_from: i64::MIN,
+            policy_position: i64::MIN,
+            audits: 0,
+            last_trained: 0,
+            audits_at_training: 0,
+            pending: None,
+            waiting: Vec::new(),
+            force: None,
+            set: Arc::new(HeadSet::empty()),
+            state: PolicyState::Learning,
+            watched_to: 0,
+            versions: 0,
+            sequence: 0,
+            grown: false,
+            one_class: false,
+            nothing_pays: false,
+            suspicion: 0,
+            refresh_reference: false,
+            alarms: 0,
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Goes on from the policy in force: call it before the first sample. `high_water` is the highest sequence number
+    /// seen in any record ([`crate::heads::Registry::high_water`]).
+    pub fn resume(&mut self, set: Arc<HeadSet>, high_water: u64) {
+        self.sequence = self.sequence.max(set.version()).max(high_water);
+        (self.log_from, self.policy_position) = set.log();
+        if !set.exits().is_empty() {
+            self.force = Some(Version::resumed(&set, self.window.next_serial()));
+            self.state = PolicyState::Certified;
+            self.grown = set.audit_rate() < self.config.audit_young;
+        }
+        self.watched_to = self.window.next_serial();
+        self.set = set;
+    }
+
+    /// Takes fresh measurements of what the parts of the path cost.
+    pub fn set_costs(&mut self, costs: CostTable) {
+        self.costs = costs;
+    }
+
+    /// Takes one sample from the log; cheap.
+    ///
+    /// # Errors
+    /// When the sample is not to be used; it is then forgotten.
+    pub fn observe(&mut self, sample: Sample, position: i64) -> Result<(), SampleRejection> {
+        if position < self.log_from {
+            return Ok(());
+        }
+        let original = !sample.is_copy();
+        self.window.push(sample, position)?;
+        if original {
+            self.audits += 1;
+            self.suspicion = self.suspicion.saturating_sub(1);
+        }
+        Ok(())
+    }
+
+    /// Hears how a worker's first exit was spread over a window of frames ([`crate::heads::Suspicion`]) under the policy
+    /// `version`. Raises the audit rate if that is suspicious.
+    pub fn note_suspicion(&mut self, version: u64, counts: &[u32; BINS]) {
+        let reference = self.set.reference().filter(|_| version == self.set.version());
+        // One that is under examination is not prolonged: it ends in an alarm or in a new reference.
+        if self.suspicion > 0 || self.refresh_reference {
+            return;
+        }
+        if reference.is_some_and(|reference| reference.excess(counts) > 1.0) {
+            self.suspicion = SUSPICION_AUDITS;
+            self.refresh_reference = true;
+        }
+    }
+
+    /// What is in force, as far as this learner knows.
+    #[must_use]
+    pub fn set(&self) -> &Arc<HeadSet> {
+        &self.set
+    }
+
+    /// Works until there is something to tell, nothing left to do (`None`), or the pace says pause (`None`). Call it
+    /// again after a publication: there may be more.
+    pub fn work(&mut self, pace: &mut dyn Pace) -> Option<Publication> {
+        loop {
+            if let Some(mark) = self.watch_fresh() {
+                return Some(self.raise_alarm(mark));
+            }
+            if self.judge_fresh(pace) == Step::Pause {
+                return None;
+            }
+            if let Some(publication) = self.look().or_else(|| self.adjust()) {
+                return Some(publication);
+            }
+            if self.pending.is_none() && !self.begin_training() {
+                return None;
+            }
+            if self.train(pace) == Step::Pause {
+                return None;
+            }
+        }
+    }
+
+    /// Holds the policy in force against audits that came after it; the serial of the change, on alarm.
+    fn watch_fresh(&mut self) -> Option<u64> {
+        if self.set.exits().is_empty() {
+            self.watched_to = self.window.next_serial();
+            return None;
+        }
+        for entry in self.window.since(self.watched_to) {
+            self.watched_to = entry.serial + 1;
+            if !entry.certifies || entry.position <= self.policy_position {
+                continue;
+            }
+            let sample = &entry.sample;
+            let answer = self
+                .set
+                .path_stored(|candidate| sample.features(candidate), &mut self.scratch);
+            let disagrees = answer.is_some_and(|answer| answer.class != sample.answer());
+            let mark = self.watch.observe(disagrees, f64::from(sample.weight()), entry.serial);
+            if mark.is_some() {
+                return mark;
+            }
+        }
+        None
+    }
+
+    /// Exits off, everything audited, and learn again from what came after the change.
+    fn raise_alarm(&mut self, mark: u64) -> Publication {
+        self.alarms += 1;
+        self.epoch = mark.max(self.window.front_serial());
+        self.log_from = self
+            .window
+            .since(self.epoch)
+            .next()
+            .map_or(self.log_from, |entry| entry.position);
+        self.audits = self
+            .window
+            .since(self.epoch)
+            .filter(|entry| !entry.sample.is_copy())
+            .count();
+        self.last_trained = 0;
+        self.audits_at_training = 0;
+        self.pending = None;
+        self.waiting.clear();
+        self.force = None;
+        self.grown = false;
+        self.nothing_pays = false;
+        self.suspicion = 0;
+        self.refresh_reference = false;
+        self.state = PolicyState::Alarm;
+        self.publish(Vec::new(), Vec::new(), None)
+    }
+
+    /// Lets all versions judge the samples that they have not seen.
+    fn judge_fresh(&mut self, pace: &mut dyn Pace) -> Step {
+        for version in self.waiting.iter_mut().chain(&mut self.force) {
+            for (count, entry) in self.window.since(version.judged_to).enumerate() {
+                if count % JUDGED_PER_SLICE == JUDGED_PER_SLICE - 1 && pace.slice() == Step::Pause {
+                    return Step::Pause;
+                }
+                version.judge(entry, &mut self.scratch);
+            }
+        }
+        Step::Continue
+    }
+
+    /// Takes the looks that are due, oldest version first; publishes the first certificate that is worth it.
+    fn look(&mut self) -> Option<Publication> {
+        if self.force.as_mut().is_some_and(|force| force.look(&self.config)) {
+            let force = self.force.as_ref()?;
+            let bolder = force.certified.as_ref().filter(|path| {
+                let on = (0..self.set.exits().len())
+                    .next()
+                    .map(|first| self.set.threshold(first));
+                on.is_none_or(|on| path.threshold < on)
+            });
+            if bolder.is_some() {
+                return self.publish_force();
+            }
+        }
+        for index in 0..self.waiting.len() {
+            if !self.waiting[index].look(&self.config) {
+                continue;
+            }
+            if self.is_better(&self.waiting[index]) {
+                self.force = Some(self.waiting.remove(index));
+                // Older versions have nothing to add.
+                self.waiting.drain(..index);
+                return self.publish_force();
+            }
+        }
+        None
+    }
+
+    /// Whether a version's certified path is cheaper than no exits, and clearly cheaper than the policy in force. One that
+    /// was established on twice the audits may be a little dearer: of many certificates the boldest is the likeliest to be
+    /// too bold.
+    fn is_better(&self, version: &Version) -> bool {
+        let Some(path) = &version.certified else { return false };
+        let cost = version.cost(path.threshold.get(), &self.costs, COMPARE_ROWS);
+        if cost >= self.costs.whole_ms * self.config.hysteresis {
+            return false;
+        }
+        let (Some(force), Some(held)) = (&self.force, self.set.certificate()) else {
+            return true;
+        };
+        let present = force.cost(self.set.threshold(0).get(), &self.costs, COMPARE_ROWS);
+        let allowed = if path.certificate.n >= 2 * held.n {
+            FIRMER_MAY_COST
+        } else {
+            self.config.hysteresis
+        };
+        cost < present * allowed
+    }
+}

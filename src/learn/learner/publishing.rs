@@ -1,0 +1,155 @@
+//! What the learner tells the fleet: certified paths, audit rates, renewed references.
+
+use std::sync::Arc;
+
+use crate::heads::set::SetExit;
+use crate::heads::{Certificate, Confidence, Policy, PolicyExit, PolicyState, Reference};
+use crate::learn::certify::CertifiedHead;
+use crate::learn::publication::Publication;
+use crate::learn::version::Version;
+use crate::learn::watch::Watch;
+
+use super::{HOPELESS_RATE, Learner, SUSPICION_AUDITS};
+
+impl Learner {
+    pub(super) fn publish_force(&mut self) -> Option<Publication> {
+        let force = self.force.as_mut()?;
+        let path = force.certified.clone()?;
+        let sequence = force.published.unwrap_or(self.sequence + 1);
+        let heads: Vec<CertifiedHead> = path.heads.iter().map(|head| head.numbered(sequence)).collect();
+        let fresh = if force.published.is_none() {
+            heads.clone()
+        } else {
+            Vec::new()
+        };
+        force.published = Some(sequence);
+        self.state = PolicyState::Certified;
+        self.note_growth();
+        self.refresh_reference = false;
+        let exits = heads.iter().map(CertifiedHead::to_exit).collect();
+        Some(self.publish(fresh, exits, Some((path.certificate, path.reference))))
+    }
+
+    /// Youth ends with a grown version that had two looks, or when it took far too many audits.
+    fn note_growth(&mut self) {
+        let grown = |version: &Version| {
+            version.trained >= self.config.young_training && version.rows.len() * 3 >= version.trained * 2
+        };
+        let late = self.audits >= 2 * self.config.young_training;
+        self.grown |= late || self.force.iter().chain(&self.waiting).any(grown);
+    }
+
+    /// Publishes a changed audit rate or a renewed reference, if there is one.
+    pub(super) fn adjust(&mut self) -> Option<Publication> {
+        self.note_growth();
+        if self.refresh_reference && self.suspicion == 0 {
+            return self.renew_reference();
+        }
+        let hopeless = self.grown && self.set.exits().is_empty();
+        if hopeless && self.state == PolicyState::Learning {
+            self.state = PolicyState::None;
+        }
+        if (self.audit_rate() - self.set.audit_rate()).abs() < 1e-9 && self.copies() == self.set.copies() {
+            return None;
+        }
+        // With nothing published there is nothing to adjust: workers audit everything by themselves.
+        if self.set.version() == 0 && self.state == PolicyState::Learning {
+            return None;
+        }
+        Some(self.republish(self.set.reference().cloned()))
+    }
+
+    /// A suspicion that came to nothing: how sure the first exit is now is the new normal.
+    fn renew_reference(&mut self) -> Option<Publication> {
+        self.refresh_reference = false;
+        let force = self.force.as_ref()?;
+        let first = force.subset.trailing_zeros() as usize & 7;
+        let from = force.rows.len().saturating_sub(SUSPICION_AUDITS);
+        let recent: Vec<Confidence> = force.rows[from..]
+            .iter()
+            .map(|row| Confidence::new(row.confidences[first]))
+            .collect();
+        let reference = Reference::of(&recent)?;
+        Some(self.republish(Some(reference)))
+    }
+
+    /// The policy in force with the audit rate of now.
+    fn republish(&mut self, reference: Option<Reference>) -> Publication {
+        let set = Arc::clone(&self.set);
+        let exit = |position| SetExit {
+            head: Arc::clone(set.head(position)),
+            threshold: set.threshold(position),
+        };
+        let path = (0..set.exits().len()).map(exit).collect();
+        self.publish(
+            Vec::new(),
+            path,
+            set.certificate().map(|certificate| (*certificate, reference)),
+        )
+    }
+
+    pub(super) fn publish(
+        &mut self,
+        fresh: Vec<CertifiedHead>,
+        path: Vec<SetExit>,
+        promise: Option<(Certificate, Option<Reference>)>,
+    ) -> Publication {
+        self.sequence += 1;
+        let exit = |exit: &SetExit| PolicyExit {
+            exit: exit.head.exit(),
+            threshold: exit.threshold.get(),
+            head: exit.head.sequence(),
+        };
+        let exits: Vec<PolicyExit> = path.iter().map(exit).collect();
+        let thresholds_stay = exits.len() == self.set.exits().len()
+            && exits.iter().enumerate().all(|(position, exit)| {
+                let (head, threshold) = (self.set.head(position), self.set.threshold(position).get());
+                head.sequence() == exit.head
+                    && head.exit() == exit.exit
+                    && threshold.to_bits() == exit.threshold.to_bits()
+            });
+        if !thresholds_stay {
+            self.watch = Watch::new(self.config.epsilon, self.config.frames_per_false_alarm);
+            self.watched_to = self.window.next_serial();
+            self.policy_position = self.window.last_position();
+        }
+        let policy = Policy {
+            state: self.state,
+            audit_rate: self.rate_with(!exits.is_empty()),
+            exits,
+            copies: self.copies(),
+            log: (self.log_from, self.policy_position),
+            certificate: promise.as_ref().map(|(certificate, _)| *certificate),
+            reference: promise.and_then(|(_, reference)| reference),
+        };
+        let publication = Publication::new(self.sequence, fresh, path, policy);
+        self.set = Arc::clone(publication.set());
+        publication
+    }
+
+    pub(super) fn audit_rate(&self) -> f64 {
+        self.rate_with(!self.set.exits().is_empty())
+    }
+
+    fn rate_with(&self, exits: bool) -> f64 {
+        let calm = match (exits, self.grown) {
+            (true, true) => self.config.audit_floor,
+            (true, false) => self.config.audit_young,
+            (false, true) => HOPELESS_RATE,
+            (false, false) => 1.0,
+        };
+        if self.suspicion > 0 {
+            calm.max(self.config.audit_suspicion)
+        } else {
+            calm
+        }
+    }
+
+    fn copies(&self) -> u8 {
+        if self.grown {
+            0
+        } else {
+            u8::try_from(self.config.copies).unwrap_or(u8::MAX)
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! When the next version is trained, on what, and what becomes of it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::heads::Head;
+use crate::learn::certify::CandidateHead;
+use crate::learn::rng::mix;
+use crate::learn::select;
+use crate::learn::trainer::{TrainStep, Training};
+use crate::learn::version::{self, Version};
+use crate::learn::window::Entry;
+
+use super::{Learner, Pace, Pending, Step, TUNE_LEAST, TUNE_SHARE, WAITING_MAX};
+
+impl Learner {
+    /// Begins the next version when there are enough new audits; false if there is nothing to train.
+    pub(super) fn begin_training(&mut self) -> bool {
+        let needed = if self.last_trained == 0 {
+            self.config.first_training
+        } else {
+            let grow = (self.last_trained as f64 * (self.config.growth - 1.0)).ceil() as usize;
+            self.audits_at_training + grow.min(self.config.window_samples / 4).max(1)
+        };
+        if self.plan.candidates.is_empty() || self.audits < needed {
+            return false;
+        }
+        self.audits_at_training = self.audits;
+        let pending = self.gather();
+        self.one_class = pending.is_none();
+        if let Some(pending) = pending {
+            self.last_trained = pending.trained;
+            self.pending = Some(pending);
+            return true;
+        }
+        // Try again only when there is a good part more to see.
+        self.last_trained = self.audits;
+        false
+    }
+
+    fn gather(&self) -> Option<Pending> {
+        let entries: Vec<&Entry> = self.window.since(self.epoch).collect();
+        let trained = entries.iter().filter(|entry| !entry.sample.is_copy()).count();
+        let share = TUNE_SHARE.max(TUNE_LEAST / trained.max(1) as f64).min(0.5);
+        let limit = (share * u64::MAX as f64) as u64;
+        let tunes = |entry: &Entry| {
+            let identity = entry.sample.frame().unwrap_or(entry.serial);
+            mix(identity ^ mix(self.config.seed)) < limit
+        };
+        let (mut train, mut tune, mut frames) = (Vec::new(), Vec::new(), HashSet::new());
+        for entry in entries {
+            frames.extend(entry.sample.frame());
+            if !tunes(entry) {
+                train.push(Arc::clone(&entry.sample));
+            } else if !entry.sample.is_copy() {
+                tune.push(Arc::clone(&entry.sample));
+            }
+        }
+        let seed = mix(self.config.seed.wrapping_add(self.versions + 1));
+        let training = Training::new(&self.plan, &self.config, train, tune, seed)?;
+        Some(Pending {
+            training,
+            trained,
+            frames,
+            next_serial: self.window.next_serial(),
+        })
+    }
+
+    /// Trains on; a finished training becomes a version that waits for its certificate.
+    pub(super) fn train(&mut self, pace: &mut dyn Pace) -> Step {
+        while let Some(pending) = &mut self.pending {
+            match pending.training.step() {
+                Ok(TrainStep::Going) => {}
+                Ok(TrainStep::Done(heads)) => {
+                    self.finish_training(heads);
+                    return Step::Continue;
+                }
+                // Weights ran off to infinity: drop this version.
+                Err(_) => {
+                    self.pending = None;
+                    return Step::Continue;
+                }
+            }
+            if pace.slice() == Step::Pause {
+                return Step::Pause;
+            }
+        }
+        Step::Continue
+    }
+
+    fn finish_training(&mut self, heads: Vec<Head>) {
+        let Some(pending) = self.pending.take() else { return };
+        let heads: Vec<CandidateHead> = heads.into_iter().map(CandidateHead::new).collect();
+        let all = u8::MAX;
+        let tune = pending.training.tune();
+        let rows: Vec<_> = tune
+            .iter()
+            .map(|sample| version::row(&heads, all, sample, &mut self.scratch))
+            .collect();
+        let choice = select::select(&rows, &self.costs, self.config.epsilon);
+        self.versions += 1;
+        self.nothing_pays = choice.subset == 0;
+        let version = Version::new(
+            &self.config,
+            heads,
+            choice.subset,
+            pending.trained,
+            pending.frames,
+            pending.next_serial,
+        );
+        self.waiting.push(version);
+        if self.waiting.len() > WAITING_MAX {
+            self.waiting.remove(0);
+        }
+    }
+}
