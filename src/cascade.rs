@@ -175,7 +175,8 @@ pub struct Audit<'a> {
     pub early: Option<(ExitId, usize)>,
 }
 
-/// Runs `rows` loaded rows to the end and records what the exits would have said.
+/// Runs `rows` loaded rows to the end and records what the exits would have said. `watch` sees the first exit's
+/// confidences; copies of frames are not for it.
 ///
 /// # Errors
 /// When the runtime fails.
@@ -184,12 +185,17 @@ pub fn audit<A: Auditor>(
     heads: &HeadSet,
     rows: usize,
     scratch: &mut Scratch,
+    mut watch: Option<&mut Suspicion>,
     mut record: impl FnMut(&Audit<'_>),
 ) -> Result<(), EngineError> {
     let output = auditor.run(rows)?;
     for row in 0..rows {
         let probabilities = row_of(output.probabilities, row, rows);
         let features: Vec<&[f32]> = output.features.iter().map(|all| row_of(all, row, rows)).collect();
+        if let (Some(watch), Some(reference), Some(exit)) = (&mut watch, heads.reference(), heads.exits().first()) {
+            let first = heads.decide(0, features.get(exit.index()).copied().unwrap_or_default(), scratch);
+            watch.observe(heads.version(), reference, first.verdict.confidence);
+        }
         let early = heads.path(&features, scratch).map(|answer| (answer.exit, answer.class));
         record(&Audit { fate: full(row, probabilities), probabilities, features, early });
     }
@@ -269,7 +275,7 @@ mod tests {
 
     fn some_policy() -> Policy {
         let state = PolicyState::Certified;
-        Policy { state, exits: Vec::new(), audit_rate: 0.1, copies: 0, certificate: None, reference: None }
+        Policy { state, exits: Vec::new(), audit_rate: 0.1, copies: 0, log: (0, 0), certificate: None, reference: None }
     }
 
     fn play(heads: &HeadSet, rows: &[[f32; WIDTH]]) -> Vec<Option<Fate>> {

@@ -82,7 +82,7 @@ impl Clients {
     pub fn learner(&self, backbone: &str) -> ClientConfig {
         let mut config = self.consumer("learner");
         self.member(&mut config, &format!("{}.learner.{backbone}", self.settings.group));
-        config.set("auto.offset.reset", "earliest");
+        config.set("auto.offset.reset", "earliest").set("enable.partition.eof", "true");
         config
     }
 

@@ -198,7 +198,8 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
         let about: Vec<About> = open.iter().flatten().map(|taken| About::of(&taken.frame)).collect();
         let timer = Instant::now();
         let mut published = Ok(());
-        cascade::audit(auditor, heads, open.len(), &mut mind.scratch, |audit| {
+        let Mind { scratch, suspicion } = mind;
+        cascade::audit(auditor, heads, open.len(), scratch, Some(suspicion), |audit| {
             if let (Some(sink), Some(row)) = (samples.as_ref(), row_of(audit.fate)) {
                 sink.offer(about[row].sample(plan, audit, rate, false));
             }
@@ -226,7 +227,7 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
             row.copy_from_slice(&mirrored);
         }
         let plan = &self.plan;
-        cascade::audit(&mut self.auditor, &self.heads, rows, &mut mind.scratch, |audit| {
+        cascade::audit(&mut self.auditor, &self.heads, rows, &mut mind.scratch, None, |audit| {
             if let Some(row) = row_of(audit.fate) {
                 sink.offer(about[row].sample(plan, audit, rate, true));
             }

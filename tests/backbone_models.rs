@@ -4,13 +4,14 @@
 #![allow(clippy::panic, unreachable_pub, reason = "a test's helpers fail like the test")]
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 #[path = "common/engine.rs"]
 mod engine;
 
-use engine::{assert_close, frames, load, run_through};
-use offramp::backbone::{Backbone, LoadOptions};
+use engine::{assert_close, frames, run_through};
+use offramp::backbone::{Backbone, LoadOptions, SplitChoice};
 use offramp::cascade::{Auditor, Segments};
 use offramp::frame::Layout;
 use offramp::plan::ExitId;
@@ -28,10 +29,20 @@ fn refusal(path: &Path) -> String {
 }
 
 /// Goal: cut points are found in every kind of body, and cutting there changes no answer, batched or alone.
-/// Method: cut at all candidates, at the first and at the last; audit; against the uncut model row by row.
-fn cuts_cleanly(name: &str, candidates: std::ops::RangeInclusive<usize>, tolerance: f32) -> Backbone {
+/// Method: both ways to cut; at all candidates, at the first and at the last; audit; against the uncut model row by row.
+fn cuts_cleanly(name: &str, candidates: RangeInclusive<usize>, tolerance: f32) -> Backbone {
+    cuts_cleanly_by(SplitChoice::Plain, name, &candidates, tolerance);
+    cuts_cleanly_by(SplitChoice::Optimised, name, &candidates, tolerance)
+}
+
+fn cuts_cleanly_by(split: SplitChoice, name: &str, candidates: &RangeInclusive<usize>, tolerance: f32) -> Backbone {
     const ROWS: usize = 5;
-    let backbone = load(&models().join(format!("{name}.onnx")));
+    let options = LoadOptions { split, ..LoadOptions::default() };
+    let path = models().join(format!("{name}.onnx"));
+    let backbone = Backbone::load(&path, &options).unwrap_or_else(|error| panic!("{error}"));
+    if split == SplitChoice::Optimised && !backbone.plan().candidates.is_empty() {
+        assert_eq!(backbone.engine(), "cut after optimisation", "{name}");
+    }
     let plan = backbone.plan();
     let exits: Vec<ExitId> = plan.candidates.iter().map(|point| point.exit).collect();
     assert!(candidates.contains(&exits.len()), "{name}: {:#?}", plan.candidates);
@@ -40,8 +51,7 @@ fn cuts_cleanly(name: &str, candidates: std::ops::RangeInclusive<usize>, toleran
     let input = frames(ROWS, length, 3);
     let mut whole = backbone.chain(&[]).unwrap_or_else(|error| panic!("{name}: {error}"));
     let alone: Vec<f32> = input.chunks_exact(length).flat_map(|frame| run_through(&mut whole, frame, 1).1).collect();
-    let scaled = |values: &[f32]| values.iter().map(|value| value * 1e-4 / tolerance).collect::<Vec<f32>>();
-    let close = |a: &[f32], b: &[f32], what: &str| assert_close(&scaled(a), &scaled(b), &format!("{name}: {what}"));
+    let close = |a: &[f32], b: &[f32], what: &str| assert_close(a, b, tolerance, &format!("{name}: {what}"));
     let mut seen = Vec::new();
     for some in [exits.clone(), exits.iter().take(1).copied().collect(), exits.last().copied().into_iter().collect()] {
         let mut chain = backbone.chain(&some).unwrap_or_else(|error| panic!("{name} at {some:?}: {error}"));
@@ -95,7 +105,7 @@ fn external_weights() {
 
 #[test]
 fn half_precision() {
-    cuts_cleanly("half", 3..=4, 2e-2);
+    cuts_cleanly("half", 3..=4, 5e-3);
 }
 
 #[test]
@@ -150,7 +160,8 @@ fn control_flow_is_passed_over() {
 
 #[test]
 fn quantised() {
-    cuts_cleanly("int8", 2..=3, 1e-3);
+    // One step of rounding in an activation, where fusing moves a value across the middle between two steps.
+    cuts_cleanly("int8", 2..=3, 2e-2);
 }
 
 /// Goal: a model that cannot be cut still serves.

@@ -168,20 +168,13 @@ fn a_new_leader_ignores_the_time_before_the_last_alarm() {
             turned = 1.0;
         }
     }
-    assert_eq!(
-        (fleet.learner.status().alarms, fleet.learner.status().state),
-        (1, PolicyState::Certified)
-    );
+    assert_eq!((fleet.learner.status().alarms, fleet.learner.status().state), (1, PolicyState::Certified));
     let mut leader = Learner::new(&fleet.plan, costs(2), quick());
     leader.resume(Arc::clone(&fleet.set), fleet.registry.high_water());
     for (position, sample) in std::mem::take(&mut fleet.log) {
         leader.observe(sample, position).expect("sound");
     }
-    assert!(
-        leader
-            .work(&mut Unpaced)
-            .is_none_or(|publication| !publication.policy().exits.is_empty())
-    );
+    assert!(leader.work(&mut Unpaced).is_none_or(|publication| !publication.policy().exits.is_empty()));
     let status = leader.status();
     assert_eq!((status.alarms, status.state), (0, PolicyState::Certified), "{status:?}");
     assert!(status.audits < fleet.position as usize - 1000, "{status:?}");

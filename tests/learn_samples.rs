@@ -10,25 +10,12 @@ use offramp::plan::{Fingerprint, Plan};
 use proptest::prelude::*;
 
 fn origin(offset: i64) -> Origin {
-    Origin {
-        topic: "frames".into(),
-        partition: 0,
-        offset,
-    }
+    Origin { topic: "frames".into(), partition: 0, offset }
 }
 
 fn sample(plan: &Plan, captured_at_ms: Option<i64>) -> Sample {
     let (a, b) = ([0.5f32; 12], [0.25f32; 16]);
-    Sample::from_audit(
-        plan,
-        &[&a, &b],
-        &[0.1, 0.7, 0.1, 0.1],
-        "cam",
-        captured_at_ms,
-        2.0,
-        false,
-    )
-    .expect("sound")
+    Sample::from_audit(plan, &[&a, &b], &[0.1, 0.7, 0.1, 0.1], "cam", captured_at_ms, 2.0, false).expect("sound")
 }
 
 fn word(result: Result<(), SampleRejection>) -> &'static str {
@@ -102,20 +89,8 @@ fn samples_of_other_plans_are_refused() {
     let bytes = sample(&ours, None).encode(&ours).expect("small");
     let decode = |plan: &Plan| word(Sample::decode(plan, &bytes).map(|_| ()));
     assert_eq!(decode(&ours), "taken");
-    assert_eq!(
-        decode(&Plan {
-            backbone: Fingerprint([1; 32]),
-            ..ours.clone()
-        }),
-        "other-plan"
-    );
-    assert_eq!(
-        decode(&Plan {
-            plan: Fingerprint([1; 32]),
-            ..ours.clone()
-        }),
-        "other-plan"
-    );
+    assert_eq!(decode(&Plan { backbone: Fingerprint([1; 32]), ..ours.clone() }), "other-plan");
+    assert_eq!(decode(&Plan { plan: Fingerprint([1; 32]), ..ours.clone() }), "other-plan");
     // A forged fingerprint does not help: widths and classes are checked too.
     assert_eq!(decode(&plan(&[12, 17], 4)), "width");
     assert_eq!(decode(&plan(&[12, 16], 1)), "class");
@@ -147,14 +122,8 @@ fn close_frames_of_a_camera_are_one_trial() {
     let mut world = World::new(21);
     let plan = world.plan();
     let mut run = |step_ms: i64| {
-        let mut learner = Learner::new(
-            &plan,
-            costs(2),
-            offramp::learn::LearnConfig {
-                camera_interval_ms: 100,
-                ..quick()
-            },
-        );
+        let mut learner =
+            Learner::new(&plan, costs(2), offramp::learn::LearnConfig { camera_interval_ms: 100, ..quick() });
         for position in 0..1500i64 {
             let frame = world.frame(0.0);
             let rows = frame.rows();

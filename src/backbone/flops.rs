@@ -1,6 +1,7 @@
 //! FLOPs of a node for one frame, from the shapes of what it reads and makes.
 //!
-//! Two per multiply-accumulate, one per output element of elementwise work, none for moving data. Pure.
+//! Two per multiply-accumulate, one per output element of elementwise work, none for moving data or for what is fused
+//! into a convolution: so the totals are those that papers give. Pure.
 
 use super::onnx::NodeProto;
 
@@ -31,10 +32,12 @@ pub(super) fn node_flops<'s>(node: &NodeProto, shape: &dyn Fn(&str) -> Option<&'
 
 fn other(node: &NodeProto, made: u64, read: u64) -> u64 {
     match node.op_type() {
-        // These only name, move or describe data.
-        "Reshape" | "Transpose" | "Flatten" | "Squeeze" | "Unsqueeze" | "Identity" | "Dropout" | "Concat" | "Slice"
-        | "Split" | "Shape" | "Size" | "Gather" | "GatherND" | "Expand" | "Pad" | "Constant" | "ConstantOfShape"
-        | "Cast" | "Tile" | "SpaceToDepth" | "DepthToSpace" | "Range" | "If" | "Loop" | "Scan" => 0,
+        // The runtime does the first three while it stores what a convolution made; the others only name, move or
+        // describe data.
+        "Relu" | "Clip" | "BatchNormalization" | "Reshape" | "Transpose" | "Flatten" | "Squeeze" | "Unsqueeze"
+        | "Identity" | "Dropout" | "Concat" | "Slice" | "Split" | "Shape" | "Size" | "Gather" | "GatherND"
+        | "Expand" | "Pad" | "Constant" | "ConstantOfShape" | "Cast" | "Tile" | "SpaceToDepth" | "DepthToSpace"
+        | "Range" | "If" | "Loop" | "Scan" => 0,
         // These touch every input element once.
         "AveragePool" | "MaxPool" | "GlobalAveragePool" | "GlobalMaxPool" | "ReduceMean" | "ReduceSum"
         | "ReduceMax" | "ReduceMin" | "ReduceL2" => read,
@@ -98,7 +101,7 @@ mod tests {
         assert_eq!(count("MatMul", &[&heads, &[1, 12, 64, 197], &[1, 12, 197, 197]]), 2 * 12 * 197 * 197 * 64);
         // Every input element meets every weight of its channel once.
         assert_eq!(count("ConvTranspose", &[&[1, 8, 7, 7], &[8, 4, 2, 2], &[1, 4, 14, 14]]), 2 * 8 * 49 * 16);
-        assert_eq!(count("Relu", &[&[1, 8, 7, 7], &[1, 8, 7, 7]]), 8 * 49);
+        assert_eq!(count("Add", &[&[1, 8, 7, 7], &[1, 8, 7, 7], &[1, 8, 7, 7]]), 8 * 49);
         assert_eq!(count("GlobalAveragePool", &[&[1, 8, 7, 7], &[1, 8, 1, 1]]), 8 * 49);
         assert_eq!(count("Reshape", &[&[1, 8, 7, 7], &[2], &[1, 392]]), 0);
     }

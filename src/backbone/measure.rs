@@ -10,7 +10,7 @@ use crate::cascade::{Segments, StepOutput};
 use crate::plan::{CostTable, ExitId};
 
 /// Rounds of which the median is taken: at least, at most, and as long as there is time.
-const ROUNDS_MIN: usize = 7;
+const ROUNDS_MIN: usize = 5;
 const ROUNDS_MAX: usize = 60;
 const BUDGET: Duration = Duration::from_millis(600);
 /// Hidden units of a head.
@@ -79,7 +79,7 @@ pub(super) struct Found {
 
 /// Times both ways at three cuts and a small batch, the uncut model in between.
 pub(super) fn compare(backbone: &Backbone) -> Result<Found, BackboneError> {
-    const BATCH: usize = 4;
+    const BATCH: usize = 2;
     const CUTS: usize = 3;
     const TOLERANCE: f32 = 1e-4;
     let candidates = &backbone.plan().candidates;
@@ -97,8 +97,9 @@ pub(super) fn compare(backbone: &Backbone) -> Result<Found, BackboneError> {
         answers.push(through(chain, BATCH)?);
     }
     let whole = answers.first().cloned().unwrap_or_default();
+    let top = whole.iter().copied().fold(0.0, f32::max);
     let near = |answer: &Vec<f32>| {
-        answer.len() == whole.len() && answer.iter().zip(&whole).all(|(a, b)| (a - b).abs() <= TOLERANCE)
+        answer.len() == whole.len() && answer.iter().zip(&whole).all(|(a, b)| (a - b).abs() <= TOLERANCE * top)
     };
     let mut ratios = [Vec::new(), Vec::new()];
     let (began, clock) = (Instant::now(), Clock::of(backbone));

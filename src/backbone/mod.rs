@@ -52,11 +52,24 @@ pub struct LoadOptions {
     pub intra_threads: usize,
     /// Most candidate exits, at most eight.
     pub max_candidates: usize,
+    /// How segments are made.
+    pub split: SplitChoice,
+}
+
+/// How segments are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SplitChoice {
+    /// Both ways are timed at load; the faster one that answers as the uncut model serves.
+    Measured,
+    /// The user's graph is cut, every segment optimised by itself.
+    Plain,
+    /// ONNX Runtime's optimised graph is cut; the plain way where that graph has no such cuts.
+    Optimised,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { intra_threads: 1, max_candidates: 8 }
+        Self { intra_threads: 1, max_candidates: 8, split: SplitChoice::Measured }
     }
 }
 
@@ -184,12 +197,15 @@ impl Backbone {
 
     /// Tries the cut after optimisation, and keeps it if it answers as the uncut model and is faster than the plain split.
     fn choose_split(&mut self) {
-        if self.plan.candidates.is_empty() {
+        if self.plan.candidates.is_empty() || self.options.split == SplitChoice::Plain {
             return;
         }
         match optimised::optimise(&self.prepared, self.options.intra_threads) {
             Ok(optimised) => self.optimised = Some(optimised),
             Err(reason) => return tracing::warn!(reason, "cut before optimisation: the optimised graph cannot be cut"),
+        }
+        if self.options.split == SplitChoice::Optimised {
+            return;
         }
         match measure::compare(self) {
             // The benefit of the doubt goes to the way that is faster nearly everywhere.

@@ -111,10 +111,17 @@ struct Folder(PathBuf);
 impl Folder {
     fn make() -> std::io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("offramp-{}-{count}", std::process::id()));
-        create(&path)?;
-        Ok(Self(path))
+        let mut taken = None;
+        // A killed process of the same number may have left a folder behind.
+        for _ in 0..16 {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("offramp-{}-{count}", std::process::id()));
+            match create(&path) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) => taken = Some(error),
+            }
+        }
+        Err(taken.unwrap_or_else(|| std::io::ErrorKind::AlreadyExists.into()))
     }
 }
 

@@ -11,7 +11,7 @@ const GRIDS: [usize; 3] = [4, 2, 1];
 /// From this operator set on, `ReduceMean` takes its axes as an input.
 const REDUCE_AXES_INPUT: i64 = 18;
 
-/// Nodes that pool one tensor, and the name and width of what they make: `rows x width`, f32.
+/// Nodes that pool one tensor, and the name and width of what they make: `width` values a row, f32.
 #[derive(Debug, Clone)]
 pub(super) struct Pooling {
     pub(super) nodes: Vec<NodeProto>,
@@ -42,7 +42,11 @@ pub(super) fn pooling(tensor: &str, dims: &[usize], element: i32, opset: i64, ex
         _ => return None,
     };
     let output = format!("{}_features", build.prefix);
-    build.nodes.push(NodeProto::new("Flatten", &output, &[&from], &[&output]).with_int("axis", 1));
+    match build.nodes.last_mut().and_then(|node| node.output.first_mut()) {
+        // Rows are contiguous: planes of a grid are features as they lie, flattening them would only copy.
+        Some(last) => last.clone_from(&output),
+        None => build.nodes.push(NodeProto::new("Flatten", &output, &[&from], &[&output]).with_int("axis", 1)),
+    }
     Some(Pooling { nodes: build.nodes, weights: build.weights, output, width })
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Outputs live in the session's arena: a batch of a size that was seen before allocates nothing from the system.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use ort::session::Session as OrtSession;
@@ -78,7 +79,11 @@ impl Session {
         if let Some(path) = save {
             builder = builder.with_optimized_model_path(path)?;
         }
-        let inner = builder.commit_from_memory(model)?;
+        // The crate panics on some shapes that only a broken graph has (a dim below -1): foreign bytes must not stop us.
+        let inner = catch_unwind(AssertUnwindSafe(|| builder.commit_from_memory(model))).map_err(|panic| {
+            let words = panic.downcast_ref::<String>().map_or("the graph's shapes are broken", String::as_str);
+            SessionError::Ort(words.to_owned())
+        })??;
         let input = inner.inputs().first().map(|input| input.name().to_owned());
         let input = input.ok_or_else(|| SessionError::Ort("the graph has no input".to_owned()))?;
         let outputs = inner.outputs().iter().map(|output| output.name().to_owned()).collect();

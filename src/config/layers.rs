@@ -137,7 +137,7 @@ impl Layers {
                 let common = last.chars().zip(name.chars()).take_while(|(a, b)| a == b).count();
                 (common, candidate)
             })
-            .filter(|(common, _)| *common >= 3)
+            .filter(|(common, _)| *common >= 2)
             .max()
             .map(|(_, candidate)| candidate)
     }

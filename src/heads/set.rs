@@ -27,7 +27,7 @@ pub struct Certificate {
 
 /// One exit of a policy.
 #[derive(Debug, Clone)]
-pub struct SetExit {
+pub(crate) struct SetExit {
     /// The head that judges there.
     pub head: Arc<Head>,
     /// The confidence from which a frame leaves.
@@ -88,22 +88,9 @@ impl HeadSet {
     pub(crate) fn new(version: u64, mut exits: Vec<SetExit>, policy: &Policy) -> Self {
         exits.sort_by_key(|exit| exit.head.exit());
         let ids = exits.iter().map(|exit| exit.head.exit()).collect();
-        let audit_rate = if (0.0..=1.0).contains(&policy.audit_rate) {
-            policy.audit_rate
-        } else {
-            1.0
-        };
+        let audit_rate = if (0.0..=1.0).contains(&policy.audit_rate) { policy.audit_rate } else { 1.0 };
         let (copies, certificate, reference) = (policy.copies, policy.certificate, policy.reference.clone());
-        Self {
-            version,
-            ids,
-            exits,
-            audit_rate,
-            copies,
-            log: policy.log,
-            certificate,
-            reference,
-        }
+        Self { version, ids, exits, audit_rate, copies, log: policy.log, certificate, reference }
     }
 
     /// Sequence number of the policy; 0: nothing learned yet.
@@ -174,10 +161,7 @@ impl HeadSet {
     pub fn decide(&self, position: usize, features: &[f32], scratch: &mut Scratch) -> Decision {
         let exit = &self.exits[position];
         let verdict = exit.head.judge(features, scratch);
-        Decision {
-            verdict,
-            leaves: exit.threshold.admits(verdict.confidence),
-        }
+        Decision { verdict, leaves: exit.threshold.admits(verdict.confidence) }
     }
 
     /// Where a frame would leave, from its pooled features at every candidate of the plan (a list per candidate). The

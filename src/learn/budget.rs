@@ -7,6 +7,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{Pace, Step};
 
+/// Longest stretch of work before new samples are looked at: an alarm must not wait for a training.
+const STRETCH: Duration = Duration::from_millis(250);
 /// Longest sleep before the end of the term is looked for.
 const NAP: Duration = Duration::from_millis(100);
 
@@ -33,6 +35,7 @@ pub struct Budget<'a> {
     wall: Instant,
     cpu: f64,
     started: f64,
+    stretch: Instant,
     over: &'a AtomicBool,
 }
 
@@ -41,7 +44,19 @@ impl<'a> Budget<'a> {
     #[must_use]
     pub fn new(rate: f64, credit: f64, over: &'a AtomicBool) -> Self {
         let cpu = thread_cpu();
-        Self { bucket: Bucket { tokens: credit, credit, rate }, wall: Instant::now(), cpu, started: cpu, over }
+        Self {
+            bucket: Bucket { tokens: credit, credit, rate },
+            wall: Instant::now(),
+            cpu,
+            started: cpu,
+            stretch: Instant::now(),
+            over,
+        }
+    }
+
+    /// A stretch of work begins.
+    pub fn begin(&mut self) {
+        self.stretch = Instant::now();
     }
 
     /// CPU seconds used since it was made.
@@ -52,7 +67,7 @@ impl<'a> Budget<'a> {
 }
 
 impl Pace for Budget<'_> {
-    /// Rests while the bucket is in debt; asks for a pause when the term is over.
+    /// Rests while the bucket is in debt; asks for a pause after a stretch of work and when the term is over.
     fn slice(&mut self) -> Step {
         let (wall, cpu) = (Instant::now(), thread_cpu());
         let rest = self.bucket.spend((wall - self.wall).as_secs_f64(), cpu - self.cpu);
@@ -61,7 +76,11 @@ impl Pace for Budget<'_> {
         while Instant::now() < until && !self.over.load(Ordering::Acquire) {
             std::thread::sleep(NAP.min(until.saturating_duration_since(Instant::now())));
         }
-        if self.over.load(Ordering::Acquire) { Step::Pause } else { Step::Continue }
+        if self.over.load(Ordering::Acquire) || self.stretch.elapsed() >= STRETCH {
+            Step::Pause
+        } else {
+            Step::Continue
+        }
     }
 }
 

@@ -129,6 +129,11 @@ impl Leader {
                         self.pass(seat, &consumer, bytes, message.offset()).map_err(failed)?;
                     }
                 }
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    if let Some(seat) = &mut seat {
+                        seat.offer(&consumer, Entry::End).map_err(failed)?;
+                    }
+                }
                 Some(Err(source)) if consequence(&source) == Consequence::Stop => return Err(failed(source)),
                 Some(Err(error)) => tracing::debug!(%error, "reading samples"),
                 None => {}
@@ -151,7 +156,7 @@ impl Leader {
         offset: i64,
     ) -> Result<(), KafkaError> {
         match Sample::decode(&self.plan, bytes) {
-            Ok(sample) => seat.offer(consumer, (sample, offset)),
+            Ok(sample) => seat.offer(consumer, Entry::Sample(Box::new(sample), offset)),
             Err(rejection) => {
                 tracing::debug!(offset, "sample ignored: {rejection}");
                 self.telemetry.sample(SampleOutcome::Rejected);
@@ -161,12 +166,20 @@ impl Leader {
     }
 }
 
+/// What the samples log showed.
+enum Entry {
+    /// A sample and its place.
+    Sample(Box<Sample>, i64),
+    /// Its present end.
+    End,
+}
+
 /// The learner's seat while this worker holds it: the thread and the way to it.
 struct Seat {
     thread: JoinHandle<Result<(), LeaderError>>,
-    samples: Sender<(Sample, i64)>,
-    /// One sample that found the queue full; the partition is paused until it fits.
-    held: Option<(Sample, i64)>,
+    samples: Sender<Entry>,
+    /// One entry that found the queue full; the partition is paused until it fits.
+    held: Option<Entry>,
     over: Arc<AtomicBool>,
 }
 
@@ -184,9 +197,9 @@ impl Seat {
         Self { thread, samples, held: None, over }
     }
 
-    fn offer(&mut self, consumer: &BaseConsumer<Quiet>, sample: (Sample, i64)) -> Result<(), KafkaError> {
-        if let Err(TrySendError::Full(sample)) = self.samples.try_send(sample) {
-            self.held = Some(sample);
+    fn offer(&mut self, consumer: &BaseConsumer<Quiet>, entry: Entry) -> Result<(), KafkaError> {
+        if let Err(TrySendError::Full(entry)) = self.samples.try_send(entry) {
+            self.held = Some(entry);
             consumer.pause(&consumer.assignment()?)?;
         }
         Ok(())
@@ -195,8 +208,8 @@ impl Seat {
     fn flush(&mut self, consumer: &BaseConsumer<Quiet>) -> Result<(), KafkaError> {
         // Wait for real room: pausing throws the prefetch away.
         if self.held.is_some() && self.samples.len() <= QUEUE / 2 {
-            if let Some(sample) = self.held.take() {
-                self.offer(consumer, sample)?;
+            if let Some(entry) = self.held.take() {
+                self.offer(consumer, entry)?;
             }
             consumer.resume(&consumer.assignment()?)?;
         }
@@ -211,7 +224,7 @@ impl Seat {
 }
 
 /// The learning thread: observes what came, works when there is something to do, publishes what is certified.
-fn learn(leader: &Leader, inbox: &Receiver<(Sample, i64)>, over: &AtomicBool) -> Result<(), LeaderError> {
+fn learn(leader: &Leader, inbox: &Receiver<Entry>, over: &AtomicBool) -> Result<(), LeaderError> {
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::debug!(%error, "the learning thread keeps the normal priority");
     }
@@ -221,25 +234,37 @@ fn learn(leader: &Leader, inbox: &Receiver<(Sample, i64)>, over: &AtomicBool) ->
     let mut learner = Learner::new(&leader.plan, leader.costs.clone(), leader.config.clone());
     learner.resume(leader.learned.heads(), leader.learned.high_water());
     let mut budget = Budget::new(leader.cpu_rate, leader.cpu_credit_s, over);
+    // Decisions wait until the log was read back: half of the past is no ground for an alarm.
+    let mut caught_up = false;
     while !over.load(Ordering::Acquire) {
-        match inbox.recv_timeout(POLL) {
+        match inbox.recv_timeout(if learner.status().training { Duration::ZERO } else { POLL }) {
             Ok(first) => {
-                for (sample, offset) in std::iter::once(first).chain(inbox.try_iter().take(QUEUE)) {
-                    if let Err(rejection) = learner.observe(sample, offset) {
-                        tracing::debug!(offset, "sample ignored: {rejection}");
-                        leader.telemetry.sample(SampleOutcome::Rejected);
-                    }
+                for entry in std::iter::once(first).chain(inbox.try_iter().take(QUEUE)) {
+                    caught_up |= observe(leader, &mut learner, entry);
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
-        while let Some(publication) = learner.work(&mut budget) {
-            publish(leader, &producer, &publication)?;
+        if caught_up {
+            budget.begin();
+            while let Some(publication) = learner.work(&mut budget) {
+                publish(leader, &producer, &publication)?;
+            }
         }
         leader.telemetry.learning(learner.status(), budget.spent());
     }
     Ok(())
+}
+
+/// Hands an entry to the learner; true at the end of the log.
+fn observe(leader: &Leader, learner: &mut Learner, entry: Entry) -> bool {
+    let Entry::Sample(sample, offset) = entry else { return true };
+    if let Err(rejection) = learner.observe(*sample, offset) {
+        tracing::debug!(offset, "sample ignored: {rejection}");
+        leader.telemetry.sample(SampleOutcome::Rejected);
+    }
+    false
 }
 
 /// All records of a publication in one transaction: a reader sees the policy only together with its heads.

@@ -70,12 +70,7 @@ impl Window {
             self.frames.insert(frame);
         }
         self.bytes += sample.bytes();
-        self.entries.push_back(Entry {
-            serial: self.next_serial,
-            position,
-            sample: Arc::new(sample),
-            certifies,
-        });
+        self.entries.push_back(Entry { serial: self.next_serial, position, sample: Arc::new(sample), certifies });
         self.next_serial += 1;
         while self.entries.len() > self.samples_max || (self.bytes > self.bytes_max && self.entries.len() > 1) {
             self.evict();

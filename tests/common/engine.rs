@@ -1,14 +1,6 @@
 //! Running a backbone on noise, for its tests.
 
-use std::path::Path;
-
-use offramp::backbone::{Backbone, LoadOptions};
 use offramp::cascade::{Segments, StepOutput};
-
-/// Loads with default options, or fails with the message a user would see.
-pub fn load(path: &Path) -> Backbone {
-    Backbone::load(path, &LoadOptions::default()).unwrap_or_else(|error| panic!("{error}"))
-}
 
 /// Frames of noise in [0, 1), each of its own.
 pub fn frames(rows: usize, length: usize, seed: u32) -> Vec<f32> {
@@ -35,10 +27,11 @@ pub fn run_through(chain: &mut impl Segments, input: &[f32], rows: usize) -> (Ve
     panic!("the last segment shows probabilities")
 }
 
-pub fn assert_close(a: &[f32], b: &[f32], what: &str) {
+/// Within `tolerance` of the largest value.
+pub fn assert_close(a: &[f32], b: &[f32], tolerance: f32, what: &str) {
     assert_eq!(a.len(), b.len(), "{what}: lengths");
     let top = b.iter().fold(1e-3_f32, |top, value| top.max(value.abs()));
     for (at, (a, b)) in a.iter().zip(b).enumerate() {
-        assert!((a - b).abs() <= 1e-4 * top, "{what}: value {at} is {a}, not {b}");
+        assert!((a - b).abs() <= tolerance * top, "{what}: value {at} is {a}, not {b}");
     }
 }

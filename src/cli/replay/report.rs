@@ -14,7 +14,6 @@ use crate::worker::Engine;
 const POINTS: usize = 100;
 
 #[derive(Debug, Serialize)]
-#[allow(clippy::struct_field_names, reason = "the contract's names")]
 struct ExitRow {
     exit: ExitId,
     flops_fraction: f64,
@@ -23,6 +22,7 @@ struct ExitRow {
 }
 
 #[derive(Debug, Serialize)]
+#[allow(clippy::struct_field_names, reason = "the contract's names")]
 struct Bound {
     n: u64,
     disagreements: u64,
@@ -49,7 +49,6 @@ struct AlarmRow {
     exits_back_at: Option<usize>,
 }
 
-#[allow(clippy::struct_field_names, reason = "the contract's names")]
 /// The result of a replay; its JSON is a contract. All figures are of the measured part but `alarms`,
 /// `first_exit_frame` and `learn_cpu_share`, which are of the whole stream.
 #[derive(Debug, Serialize)]

@@ -191,7 +191,8 @@ impl<'a> Stream<'a> {
             Sample::from_audit(&plan, &audit.features, audit.probabilities, "replay", None, (1.0 / rate) as f32, copy)
                 .map(|sample| sample.with_origin(&origin))
         };
-        cascade::audit(&mut self.auditor, &heads, rows.len(), &mut self.mind.scratch, |audit| {
+        let Mind { scratch, suspicion } = &mut self.mind;
+        cascade::audit(&mut self.auditor, &heads, rows.len(), scratch, Some(suspicion), |audit| {
             if let Fate::Answered(answer) = audit.fate {
                 let frame = &mut played[rows[answer.row]];
                 (frame.served, frame.audited) = (answer.class, true);
@@ -205,7 +206,7 @@ impl<'a> Stream<'a> {
                 mirror(&plan.input, row, &mut mirrored);
                 row.copy_from_slice(&mirrored);
             }
-            cascade::audit(&mut self.auditor, &heads, rows.len(), &mut self.mind.scratch, |audit| {
+            cascade::audit(&mut self.auditor, &heads, rows.len(), &mut self.mind.scratch, None, |audit| {
                 if let Fate::Answered(answer) = audit.fate {
                     played[rows[answer.row]].flops += plan.flops;
                     samples.push(sample(audit, answer.row, true));

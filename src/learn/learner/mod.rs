@@ -73,6 +73,7 @@ struct Pending {
 
 /// The learner.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts, not states of one thing")]
 pub struct Learner {
     plan: Plan,
     costs: CostTable,
@@ -233,9 +234,7 @@ impl Learner {
                 continue;
             }
             let sample = &entry.sample;
-            let answer = self
-                .set
-                .path_stored(|candidate| sample.features(candidate), &mut self.scratch);
+            let answer = self.set.path_stored(|candidate| sample.features(candidate), &mut self.scratch);
             let disagrees = answer.is_some_and(|answer| answer.class != sample.answer());
             let mark = self.watch.observe(disagrees, f64::from(sample.weight()), entry.serial);
             if mark.is_some() {
@@ -249,16 +248,8 @@ impl Learner {
     fn raise_alarm(&mut self, mark: u64) -> Publication {
         self.alarms += 1;
         self.epoch = mark.max(self.window.front_serial());
-        self.log_from = self
-            .window
-            .since(self.epoch)
-            .next()
-            .map_or(self.log_from, |entry| entry.position);
-        self.audits = self
-            .window
-            .since(self.epoch)
-            .filter(|entry| !entry.sample.is_copy())
-            .count();
+        self.log_from = self.window.since(self.epoch).next().map_or(self.log_from, |entry| entry.position);
+        self.audits = self.window.since(self.epoch).filter(|entry| !entry.sample.is_copy()).count();
         self.last_trained = 0;
         self.audits_at_training = 0;
         self.pending = None;
@@ -290,9 +281,7 @@ impl Learner {
         if self.force.as_mut().is_some_and(|force| force.look(&self.config)) {
             let force = self.force.as_ref()?;
             let bolder = force.certified.as_ref().filter(|path| {
-                let on = (0..self.set.exits().len())
-                    .next()
-                    .map(|first| self.set.threshold(first));
+                let on = (0..self.set.exits().len()).next().map(|first| self.set.threshold(first));
                 on.is_none_or(|on| path.threshold < on)
             });
             if bolder.is_some() {
@@ -326,11 +315,7 @@ impl Learner {
             return true;
         };
         let present = force.cost(self.set.threshold(0).get(), &self.costs, COMPARE_ROWS);
-        let allowed = if path.certificate.n >= 2 * held.n {
-            FIRMER_MAY_COST
-        } else {
-            self.config.hysteresis
-        };
+        let allowed = if path.certificate.n >= 2 * held.n { FIRMER_MAY_COST } else { self.config.hysteresis };
         cost < present * allowed
     }
 }

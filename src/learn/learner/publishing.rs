@@ -17,11 +17,7 @@ impl Learner {
         let path = force.certified.clone()?;
         let sequence = force.published.unwrap_or(self.sequence + 1);
         let heads: Vec<CertifiedHead> = path.heads.iter().map(|head| head.numbered(sequence)).collect();
-        let fresh = if force.published.is_none() {
-            heads.clone()
-        } else {
-            Vec::new()
-        };
+        let fresh = if force.published.is_none() { heads.clone() } else { Vec::new() };
         force.published = Some(sequence);
         self.state = PolicyState::Certified;
         self.note_growth();
@@ -65,10 +61,8 @@ impl Learner {
         let force = self.force.as_ref()?;
         let first = force.subset.trailing_zeros() as usize & 7;
         let from = force.rows.len().saturating_sub(SUSPICION_AUDITS);
-        let recent: Vec<Confidence> = force.rows[from..]
-            .iter()
-            .map(|row| Confidence::new(row.confidences[first]))
-            .collect();
+        let recent: Vec<Confidence> =
+            force.rows[from..].iter().map(|row| Confidence::new(row.confidences[first])).collect();
         let reference = Reference::of(&recent)?;
         Some(self.republish(Some(reference)))
     }
@@ -76,16 +70,9 @@ impl Learner {
     /// The policy in force with the audit rate of now.
     fn republish(&mut self, reference: Option<Reference>) -> Publication {
         let set = Arc::clone(&self.set);
-        let exit = |position| SetExit {
-            head: Arc::clone(set.head(position)),
-            threshold: set.threshold(position),
-        };
+        let exit = |position| SetExit { head: Arc::clone(set.head(position)), threshold: set.threshold(position) };
         let path = (0..set.exits().len()).map(exit).collect();
-        self.publish(
-            Vec::new(),
-            path,
-            set.certificate().map(|certificate| (*certificate, reference)),
-        )
+        self.publish(Vec::new(), path, set.certificate().map(|certificate| (*certificate, reference)))
     }
 
     pub(super) fn publish(
@@ -138,18 +125,10 @@ impl Learner {
             (false, true) => HOPELESS_RATE,
             (false, false) => 1.0,
         };
-        if self.suspicion > 0 {
-            calm.max(self.config.audit_suspicion)
-        } else {
-            calm
-        }
+        if self.suspicion > 0 { calm.max(self.config.audit_suspicion) } else { calm }
     }
 
     fn copies(&self) -> u8 {
-        if self.grown {
-            0
-        } else {
-            u8::try_from(self.config.copies).unwrap_or(u8::MAX)
-        }
+        if self.grown { 0 } else { u8::try_from(self.config.copies).unwrap_or(u8::MAX) }
     }
 }

@@ -29,10 +29,7 @@ impl Learner {
     fn why(&self) -> String {
         if let Some(certificate) = self.set.certificate() {
             let bound = certificate.bound * 100.0;
-            return format!(
-                "at most {bound:.2} % disagreement, established on {} audits",
-                certificate.n
-            );
+            return format!("at most {bound:.2} % disagreement, established on {} audits", certificate.n);
         }
         if self.plan.candidates.is_empty() {
             return "the model has no candidate exits".to_owned();
@@ -44,21 +41,14 @@ impl Learner {
             return format!("training on {} audits", self.last_trained);
         }
         let Some(version) = self.waiting.last() else {
-            return format!(
-                "training needs {} audits, has {}",
-                self.config.first_training, self.audits
-            );
+            return format!("training needs {} audits, has {}", self.config.first_training, self.audits);
         };
         if version.subset == 0 {
             return "no set of exits is cheaper than the whole model".to_owned();
         }
         match version.next_look() {
             Some(look) => format!("certifying needs {look} clean audits, has {}", version.rows.len()),
-            None => format!(
-                "{} audits do not establish epsilon {}",
-                version.rows.len(),
-                self.config.epsilon
-            ),
+            None => format!("{} audits do not establish epsilon {}", version.rows.len(), self.config.epsilon),
         }
     }
 }

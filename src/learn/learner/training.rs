@@ -58,12 +58,7 @@ impl Learner {
         }
         let seed = mix(self.config.seed.wrapping_add(self.versions + 1));
         let training = Training::new(&self.plan, &self.config, train, tune, seed)?;
-        Some(Pending {
-            training,
-            trained,
-            frames,
-            next_serial: self.window.next_serial(),
-        })
+        Some(Pending { training, trained, frames, next_serial: self.window.next_serial() })
     }
 
     /// Trains on; a finished training becomes a version that waits for its certificate.
@@ -93,21 +88,12 @@ impl Learner {
         let heads: Vec<CandidateHead> = heads.into_iter().map(CandidateHead::new).collect();
         let all = u8::MAX;
         let tune = pending.training.tune();
-        let rows: Vec<_> = tune
-            .iter()
-            .map(|sample| version::row(&heads, all, sample, &mut self.scratch))
-            .collect();
+        let rows: Vec<_> = tune.iter().map(|sample| version::row(&heads, all, sample, &mut self.scratch)).collect();
         let choice = select::select(&rows, &self.costs, self.config.epsilon);
         self.versions += 1;
         self.nothing_pays = choice.subset == 0;
-        let version = Version::new(
-            &self.config,
-            heads,
-            choice.subset,
-            pending.trained,
-            pending.frames,
-            pending.next_serial,
-        );
+        let version =
+            Version::new(&self.config, heads, choice.subset, pending.trained, pending.frames, pending.next_serial);
         self.waiting.push(version);
         if self.waiting.len() > WAITING_MAX {
             self.waiting.remove(0);
