@@ -29,9 +29,9 @@ pub struct Certificate {
 #[derive(Debug, Clone)]
 pub(crate) struct SetExit {
     /// The head that judges there.
-    pub head: Arc<Head>,
+    pub(crate) head: Arc<Head>,
     /// The confidence from which a frame leaves.
-    pub threshold: Threshold,
+    pub(crate) threshold: Threshold,
 }
 
 /// The answer of one exit to one frame.
