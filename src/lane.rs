@@ -183,7 +183,7 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
                 published = desk.settle(&mut open, fate, None);
             }
         })?;
-        telemetry.stage(Stage::Segment, timer.elapsed());
+        telemetry.stage(Stage::Serve, timer.elapsed());
         Ok(published?)
     }
 

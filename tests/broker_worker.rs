@@ -30,7 +30,7 @@ fn fresh(broker: &Broker, name: &str) -> String {
 
 /// Pictures dealt to six cameras.
 fn frames(count: usize) -> Vec<Record> {
-    let deal = |(index, bytes): (usize, Vec<u8>)| Record::new(format!("cam-{}", index % 6), bytes);
+    let deal = |(index, bytes): (usize, Vec<u8>)| Record::new(format!("camera-{}", index % 6), bytes);
     pictures(count).into_iter().enumerate().map(deal).collect()
 }
 
@@ -44,8 +44,8 @@ fn every_frame_is_answered_and_committed_and_poison_is_set_aside() {
     let Some(broker) = Broker::connect() else { return };
     let prefix = fresh(&broker, "basic");
     let mut records = frames(300);
-    records[10] = Record::new("cam-4", b"not a picture").header("traceparent", "00-ab-cd-01");
-    records[20] = Record { payload: None, ..Record::new("cam-2", "") };
+    records[10] = Record::new("camera-4", b"not a picture").header("traceparent", "00-ab-cd-01");
+    records[20] = Record { payload: None, ..Record::new("camera-2", "") };
     let placed = broker.produce(&format!("{prefix}.frames"), &records);
 
     let worker = Member::start(&config(broker.bootstrap(), &prefix, "one", &[]));
@@ -66,7 +66,7 @@ fn every_frame_is_answered_and_committed_and_poison_is_set_aside() {
 
     let mut ends = std::collections::BTreeMap::new();
     for (partition, offset) in placed {
-        ends.entry(partition).and_modify(|end: &mut i64| *end = offset + 1.max(*end)).or_insert(offset + 1);
+        ends.entry(partition).and_modify(|end: &mut i64| *end = (*end).max(offset + 1)).or_insert(offset + 1);
     }
     let committed = broker.committed(&prefix, &format!("{prefix}.frames"));
     for (partition, end) in ends {

@@ -364,7 +364,7 @@ fn the_feeder_plays_cameras_in_turn_and_keeps_each_ones_order() {
     }
     for camera in 0..3 {
         let expected: Vec<u8> = (0..60).filter(|n| n % 3 == camera).collect();
-        assert_eq!(cameras[&format!("cam-{}", camera + 1)], expected);
+        assert_eq!(cameras[&format!("camera-{}", camera + 1)], expected);
     }
 }
 

@@ -14,15 +14,13 @@ pub enum Outcome {
 /// A stage whose time is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// One frame's bytes to input.
+    /// A batch's bytes to pixels.
     Decode,
-    /// One segment on a batch.
-    Segment,
-    /// One exit's head on a batch.
-    Head,
-    /// The whole model on a batch of audited frames.
+    /// A batch through segments and exits, until its last row has left.
+    Serve,
+    /// A batch of audited frames on the whole model.
     Audit,
-    /// A record from hand-over to acknowledgement.
+    /// An answer from hand-over to acknowledgement.
     Publish,
 }
 
@@ -75,7 +73,7 @@ macro_rules! words {
 
 words! {
     Outcome { Exit = "exit", Full = "full", DeadLetter = "dead_letter" }
-    Stage { Decode = "decode", Segment = "segment", Head = "head", Audit = "audit", Publish = "publish" }
+    Stage { Decode = "decode", Serve = "serve", Audit = "audit", Publish = "publish" }
     Queue { Lanes = "lanes", Answers = "answers", Samples = "samples" }
     SampleOutcome { Sent = "sent", Dropped = "dropped", Rejected = "rejected" }
     Rebalance { Assign = "assign", Revoke = "revoke", Error = "error" }

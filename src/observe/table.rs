@@ -78,7 +78,7 @@ specs! {
     QUEUE_DEPTH = Gauge "queue_depth", "items", ["queue"], "Items that wait, by queue: lanes (frames for a lane), answers and samples (not acknowledged by Kafka).";
     PAUSED_PARTITIONS = Gauge "paused_partitions", "partitions", [], "Partitions paused by back-pressure.";
     QUEUE_SECONDS = Histogram "queue_seconds", "seconds", [], "Time from a frame's arrival to the start of its batch.", LATENCY;
-    STAGE_SECONDS = Histogram "stage_seconds", "seconds", ["stage"], "Time of one call of a stage: decode (a frame); segment, head, audit (a batch); publish (until acknowledged).", STEP;
+    STAGE_SECONDS = Histogram "stage_seconds", "seconds", ["stage"], "Time of one call of a stage: decode, serve, audit (a batch each); publish (an answer, until acknowledged).", STEP;
     BATCH_SIZE = Histogram "batch_size", "frames", [], "Frames in a batch when it starts.", BATCH;
     LATENCY_SECONDS = Histogram "latency_seconds", "seconds", ["exit"], "Time from a frame's arrival to its answer, by exit.", LATENCY;
     FRAME_AGE_SECONDS = Histogram "frame_age_seconds", "seconds", [], "Time from a frame's capture to its answer, backlog included.", AGE;
@@ -92,7 +92,7 @@ specs! {
     POLICY_VERSION = Gauge "policy_version", "", [], "Version of the policy in force; 0: nothing learned.";
     HEADS_VERSION = Gauge "heads_version", "", ["exit"], "Version of the head in force, by exit.";
     EXIT_THRESHOLD = Gauge "exit_threshold", "", ["exit"], "Confidence needed to leave, by exit; NaN: the exit is off.";
-    SNAPSHOTS = Counter "snapshots_total", "snapshots", ["outcome", "reason"], "Records read from the heads topic: adopted, or rejected or ignored with the reason.";
+    SNAPSHOTS = Counter "snapshots_total", "snapshots", ["outcome", "reason"], "Records read from the heads topic: adopted, stored (waits for the rest of its policy), foreign (another model's), or rejected with the reason.";
     LEARNER = Gauge "learner", "", [], "1 if this worker learns for the fleet.";
     LEARN_WINDOW = Gauge "learn_window_samples", "samples", [], "Samples in the learner's window.";
     LEARN_CPU = Gauge "learn_cpu_seconds", "seconds", [], "CPU time spent on learning since the start.";

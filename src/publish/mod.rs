@@ -7,7 +7,7 @@ mod samples;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
@@ -20,6 +20,7 @@ pub use samples::SampleSink;
 use crate::frame::{RawFrame, Rejection};
 use crate::ingest::Ticket;
 use crate::kafka::{self, header};
+use crate::observe::metrics::Stage;
 use crate::observe::telemetry::Telemetry;
 use crate::prediction::Prediction;
 
@@ -136,7 +137,7 @@ impl Publisher {
         headers: OwnedHeaders,
         ticket: Ticket,
     ) -> Result<(), PublishError> {
-        let mut record = BaseRecord::<[u8], [u8], Box<Ticket>>::with_opaque_to(topic, Box::new(ticket));
+        let mut record = BaseRecord::<[u8], [u8], Box<Pending>>::with_opaque_to(topic, Box::new(Pending { ticket, sent: Instant::now() }));
         record = record.payload(payload).headers(headers);
         if let Some(key) = &frame.key {
             record = record.key(key);
@@ -180,6 +181,12 @@ fn origin_headers(headers: OwnedHeaders, frame: &RawFrame, worker: &str) -> Owne
     header(headers, "worker", worker.as_bytes())
 }
 
+/// What travels with an answer until its delivery report.
+struct Pending {
+    ticket: Ticket,
+    sent: Instant,
+}
+
 /// Receives delivery reports on the producer's thread.
 struct Deliveries {
     alarm: Arc<AtomicBool>,
@@ -197,11 +204,12 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<Ticket>;
+    type DeliveryOpaque = Box<Pending>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, pending: Box<Pending>) {
+        self.telemetry.stage(Stage::Publish, pending.sent.elapsed());
         match result {
-            Ok(_) => ticket.finish(),
+            Ok(_) => pending.ticket.finish(),
             Err((error, message)) => {
                 use rdkafka::Message as _;
                 tracing::error!(%error, topic = message.topic(), "answer not delivered");
