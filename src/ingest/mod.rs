@@ -105,7 +105,7 @@ impl Ingest {
         while !stop.load(Ordering::Acquire) {
             state.heartbeat.beat(Instant::now());
             state.throttle();
-            state.commit_if_due(CommitMode::Async);
+            state.commit_if_due();
             if let Some(taken) = state.poll()? {
                 // Lanes end only after this thread, unless one failed; then the worker stops and so do we.
                 if frames.send(taken).is_err() {
@@ -201,19 +201,19 @@ impl Loop<'_> {
         list
     }
 
-    fn commit_if_due(&mut self, mode: CommitMode) {
+    fn commit_if_due(&mut self) {
         if self.committed.elapsed() >= self.ingest.commit_interval {
-            self.commit(mode);
+            self.commit();
         }
     }
 
-    fn commit(&mut self, mode: CommitMode) {
+    fn commit(&mut self) {
         self.committed = Instant::now();
         let due = self.ingest.ledger.committable();
         if due.is_empty() {
             return;
         }
-        if let Err(error) = self.consumer.commit(&offsets_list(&self.topic, &due), mode) {
+        if let Err(error) = self.consumer.commit(&offsets_list(&self.topic, &due), CommitMode::Async) {
             // A rebalance is under way or the broker is away: the next round commits the same prefix or more.
             tracing::debug!(%error, "commit postponed");
             self.ingest.telemetry.commit_failed();
@@ -232,15 +232,40 @@ impl Loop<'_> {
             if let Some(Err(error)) = self.consumer.poll(Duration::from_millis(5)) {
                 tracing::debug!(%error, "draining");
             }
-            self.commit_if_due(CommitMode::Async);
+            self.commit_if_due();
         }
         let left = self.ingest.ledger.in_flight();
         if left > 0 {
             tracing::warn!(left, "drain timeout: these frames will be read again by their next owner");
         }
-        self.commit(CommitMode::Sync);
+        self.last_commit(deadline);
         self.consumer.unsubscribe();
         self.heartbeat.retire();
+    }
+}
+
+impl Loop<'_> {
+    /// Commits everything that was finished, and waits for the broker's word; what passes (a rebalance, a coordinator
+    /// that moves) is tried again until the deadline.
+    fn last_commit(&self, deadline: Instant) {
+        loop {
+            // Asked anew each time: partitions that are lost meanwhile are no longer ours to commit.
+            let finished = self.ingest.ledger.finished();
+            if finished.is_empty() {
+                return;
+            }
+            let Err(error) = self.consumer.commit(&offsets_list(&self.topic, &finished), CommitMode::Sync) else {
+                return;
+            };
+            self.ingest.telemetry.commit_failed();
+            if Instant::now() >= deadline {
+                tracing::warn!(%error, "last commit failed: some frames will be answered twice");
+                return;
+            }
+            if let Some(Err(error)) = self.consumer.poll(POLL) {
+                tracing::debug!(%error, "draining");
+            }
+        }
     }
 }
 

@@ -86,10 +86,11 @@ impl Ledger {
             .insert(partition, Partition { epoch, taken: VecDeque::new(), finished_to: None, committed: None });
     }
 
-    /// A partition is no longer ours: returns the offset to commit now, if any; its open tickets are void.
+    /// A partition is no longer ours: returns the offset to commit now, if any frame was finished; its open tickets are
+    /// void. A commit under way may still fail, so what was handed out before is handed out again.
     #[must_use]
     pub fn revoke(&self, partition: i32) -> Option<i64> {
-        self.lock().partitions.remove(&partition).and_then(|p| p.due())
+        self.lock().partitions.remove(&partition).and_then(|p| p.finished_to)
     }
 
     /// A frame was taken. None when the partition is not ours, or the offset was taken before.
@@ -117,6 +118,13 @@ impl Ledger {
             Some((*id, to))
         });
         due.collect()
+    }
+
+    /// The finished prefix of every partition, handed out before or not: for the last commit, which must not rely on
+    /// commits that are still under way.
+    #[must_use]
+    pub fn finished(&self) -> Vec<(i32, i64)> {
+        self.lock().partitions.iter().filter_map(|(id, partition)| Some((*id, partition.finished_to?))).collect()
     }
 
     /// A commit failed: its offsets are due again.

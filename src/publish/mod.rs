@@ -137,7 +137,10 @@ impl Publisher {
         headers: OwnedHeaders,
         ticket: Ticket,
     ) -> Result<(), PublishError> {
-        let mut record = BaseRecord::<[u8], [u8], Box<Pending>>::with_opaque_to(topic, Box::new(Pending { ticket, sent: Instant::now() }));
+        let mut record = BaseRecord::<[u8], [u8], Box<Pending>>::with_opaque_to(
+            topic,
+            Box::new(Pending { ticket, sent: Instant::now() }),
+        );
         record = record.payload(payload).headers(headers);
         if let Some(key) = &frame.key {
             record = record.key(key);
