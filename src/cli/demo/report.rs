@@ -91,8 +91,13 @@ impl Board {
         }
         let certificate = reports.iter().find_map(|report| report.certificate.as_ref());
         writeln!(text, "\n  disagreement  {}", promise(certificate)).unwrap_or_default();
-        let saved = 1.0 - Flops::of(reports).ratio_since(Flops::default());
-        write!(text, "  FLOPs saved   {:.1} % since the start", saved.clamp(0.0, 1.0) * 100.0).unwrap_or_default();
+        let ratio = Flops::of(reports).ratio_since(Flops::default());
+        write!(
+            text,
+            "  FLOPs         {:.0} % of the plain model's since the start, audits and their copies included",
+            ratio * 100.0
+        )
+        .unwrap_or_default();
         text
     }
 
