@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -17,6 +17,8 @@ use crate::config::{Kafka, Topics};
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Frames of the demo and of cameras fit well; librdkafka needs some room above the largest fetch.
 const FETCH_BYTES_MAX: usize = 16 << 20;
+/// Largest sample or head: far above any that a plan of eight exits can make, below the heads topic's limit.
+const RECORD_BYTES_MAX: &str = "4000000";
 
 /// Makes client settings for one worker.
 #[derive(Debug, Clone)]
@@ -35,15 +37,20 @@ impl Clients {
 
     fn base(&self, role: &str) -> ClientConfig {
         let mut config = ClientConfig::new();
-        for (key, value) in &self.settings.properties {
-            config.set(key, value);
-        }
         config
             .set("bootstrap.servers", &self.settings.bootstrap_servers)
             .set("client.id", format!("{}-{role}", self.name))
             .set("log.connection.close", "false")
             .set("reconnect.backoff.max.ms", "2000")
             .set_log_level(RDKafkaLogLevel::Warning);
+        config
+    }
+
+    /// Lays the user's properties over ours; those that carry a promise were refused when the settings were read.
+    fn tuned(&self, mut config: ClientConfig) -> ClientConfig {
+        for (key, value) in &self.settings.properties {
+            config.set(key, value);
+        }
         config
     }
 
@@ -74,7 +81,7 @@ impl Clients {
         if !self.settings.instance_id.is_empty() {
             config.set("group.instance.id", &self.settings.instance_id);
         }
-        config
+        self.tuned(config)
     }
 
     /// Consumer whose group elects the learner of one backbone; it commits nothing and always reads from the start.
@@ -83,7 +90,7 @@ impl Clients {
         let mut config = self.consumer("learner");
         self.member(&mut config, &format!("{}.learner.{backbone}", self.settings.group));
         config.set("auto.offset.reset", "earliest").set("enable.partition.eof", "true");
-        config
+        self.tuned(config)
     }
 
     fn member(&self, config: &mut ClientConfig, group: &str) {
@@ -102,7 +109,7 @@ impl Clients {
         let mut config = self.consumer(role);
         // librdkafka wants a group id for any consumer; nothing is ever committed under it.
         config.set("group.id", format!("{}.{role}", self.settings.group)).set("auto.offset.reset", "earliest");
-        config
+        self.tuned(config)
     }
 
     fn producer(&self, role: &str) -> ClientConfig {
@@ -122,7 +129,7 @@ impl Clients {
     /// Producer of predictions and dead letters.
     #[must_use]
     pub fn answers(&self) -> ClientConfig {
-        self.producer("answers")
+        self.tuned(self.producer("answers"))
     }
 
     /// Producer of samples: its own small queue, so that samples never take the room of answers.
@@ -130,7 +137,8 @@ impl Clients {
     pub fn samples(&self) -> ClientConfig {
         let mut config = self.producer("samples");
         config.set("queue.buffering.max.kbytes", "16384").set("compression.type", "lz4").set("linger.ms", "20");
-        config
+        config.set("message.max.bytes", RECORD_BYTES_MAX);
+        self.tuned(config)
     }
 
     /// Transactional producer of heads: a second learner of the same backbone fences the first.
@@ -140,8 +148,9 @@ impl Clients {
         config
             .set("transactional.id", format!("{}.heads.{backbone}", self.settings.group))
             .set("transaction.timeout.ms", "30000")
-            .set("delivery.timeout.ms", "25000");
-        config
+            .set("delivery.timeout.ms", "25000")
+            .set("message.max.bytes", RECORD_BYTES_MAX);
+        self.tuned(config)
     }
 }
 
@@ -263,7 +272,8 @@ pub enum TopicState {
 /// # Errors
 /// When no broker answers.
 pub fn inspect_topics(clients: &Clients, topics: &Topics) -> Result<Vec<(String, TopicState)>, TopicError> {
-    let probe: BaseConsumer = clients.base("probe").create().map_err(|source| unreachable(clients, source))?;
+    let probe: BaseConsumer =
+        clients.tuned(clients.base("probe")).create().map_err(|source| unreachable(clients, source))?;
     let metadata = probe.fetch_metadata(None, REQUEST_TIMEOUT).map_err(|source| unreachable(clients, source))?;
     let state = |name: &str| {
         let found = metadata.topics().iter().find(|topic| topic.name() == name);
@@ -287,8 +297,13 @@ pub fn inspect_topics(clients: &Clients, topics: &Topics) -> Result<Vec<(String,
 /// When no broker answers, or a topic is missing and cannot be created, or does not fit.
 pub async fn ensure_topics(clients: &Clients, topics: &Topics) -> Result<(), TopicError> {
     let mut missing = Vec::new();
-    for (topic, state) in inspect_topics(clients, topics)? {
+    let (asked, of) = (clients.clone(), topics.clone());
+    // The question blocks; a signal must be heard meanwhile.
+    let states = tokio::task::spawn_blocking(move || inspect_topics(&asked, &of)).await;
+    let states = states.map_err(|_| unreachable(clients, KafkaError::Canceled))??;
+    for (topic, state) in states {
         match state {
+            TopicState::Ready { .. } if topic == topics.heads => check_compacted(clients, &topic).await?,
             TopicState::Ready { .. } => {}
             TopicState::Wrong { reason } => return Err(TopicError::Unusable { topic, reason }),
             TopicState::Missing => missing.push(topic),
@@ -302,7 +317,7 @@ pub async fn ensure_topics(clients: &Clients, topics: &Topics) -> Result<(), Top
         return Err(TopicError::Unusable { topic: missing.join(", "), reason });
     }
     let failed = |source| unreachable(clients, source);
-    let admin: AdminClient<DefaultClientContext> = clients.base("admin").create().map_err(failed)?;
+    let admin: AdminClient<DefaultClientContext> = clients.tuned(clients.base("admin")).create().map_err(failed)?;
     let wanted = wanted(topics);
     let create: Vec<&NewTopic<'_>> = wanted.iter().filter(|topic| missing.iter().any(|m| m == topic.name)).collect();
     let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT)).request_timeout(Some(REQUEST_TIMEOUT));
@@ -320,6 +335,22 @@ pub async fn ensure_topics(clients: &Clients, topics: &Topics) -> Result<(), Top
     Ok(())
 }
 
+/// A heads topic that deletes by age would forget what was learned.
+async fn check_compacted(clients: &Clients, topic: &str) -> Result<(), TopicError> {
+    let failed = |source| unreachable(clients, source);
+    let admin: AdminClient<DefaultClientContext> = clients.tuned(clients.base("admin")).create().map_err(failed)?;
+    let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
+    let described = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await.map_err(failed)?;
+    // A broker that does not let us look is not thereby wrong.
+    let Some(Ok(found)) = described.into_iter().next() else { return Ok(()) };
+    let policy = found.get("cleanup.policy").and_then(|entry| entry.value.clone()).unwrap_or_default();
+    if policy == "compact" || policy.is_empty() {
+        return Ok(());
+    }
+    let reason = format!("has cleanup.policy={policy} and would forget what was learned; set it to compact");
+    Err(TopicError::Unusable { topic: topic.into(), reason })
+}
+
 fn wanted(topics: &Topics) -> Vec<NewTopic<'_>> {
     let topic = |name, partitions| NewTopic::new(name, partitions, TopicReplication::Fixed(topics.replication));
     vec![
@@ -327,7 +358,10 @@ fn wanted(topics: &Topics) -> Vec<NewTopic<'_>> {
         topic(&topics.predictions, 12),
         topic(&topics.dead_letters, 1),
         // Some 50,000 audits of 10 kB; a new learner reads them back.
-        topic(&topics.samples, 1).set("retention.bytes", "536870912").set("cleanup.policy", "delete"),
+        topic(&topics.samples, 1)
+            .set("retention.bytes", "536870912")
+            .set("segment.bytes", "67108864")
+            .set("cleanup.policy", "delete"),
         topic(&topics.heads, 1)
             .set("cleanup.policy", "compact")
             .set("segment.ms", "600000")

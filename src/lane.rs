@@ -20,7 +20,7 @@ use crate::observe::metrics::Stage;
 use crate::observe::telemetry::Telemetry;
 use crate::plan::{ExitId, Plan};
 use crate::prediction::{self, AuditNote, FrameRef, Latency, Prediction};
-use crate::publish::{PublishError, Publisher, SampleSink};
+use crate::publish::{CAMERA_CHARS_MAX, PublishError, Publisher, SampleSink};
 
 /// How long an idle lane sleeps before it shows that it lives.
 const HEARTBEAT: Duration = Duration::from_millis(200);
@@ -306,7 +306,7 @@ impl Desk<'_> {
         }
         self.telemetry.flops(flops(self.plan, self.heads, answer.exit, self.audited), self.plan.flops);
         Prediction {
-            camera: frame.camera(),
+            camera: frame.camera().chars().take(CAMERA_CHARS_MAX).collect(),
             frame: FrameRef {
                 topic: frame.origin.topic.to_string(),
                 partition: frame.origin.partition,

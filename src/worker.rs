@@ -110,6 +110,17 @@ struct Wiring<'a> {
     alarm: Arc<AtomicBool>,
     ended: Sender<Ended>,
     running: usize,
+    /// Raised when the input has ended and its last commit was made, or there is no input.
+    drained: Arc<AtomicBool>,
+}
+
+/// Raises a flag when it goes, however that comes about.
+struct Raise(Arc<AtomicBool>);
+
+impl Drop for Raise {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 impl Worker {
@@ -129,6 +140,7 @@ impl Worker {
             alarm: Arc::new(AtomicBool::new(false)),
             ended: sender,
             running: 0,
+            drained: Arc::default(),
         };
         let wired = wiring.wire();
         let worker = Self { stop: wiring.stop, alarm: wiring.alarm, ended, running: wiring.running, telemetry };
@@ -136,6 +148,7 @@ impl Worker {
             Ok(()) => Ok(worker),
             Err(error) => {
                 worker.stop.store(true, Ordering::Release);
+                wiring.drained.store(true, Ordering::Release);
                 let _stopped = worker.wait();
                 Err(error)
             }
@@ -167,10 +180,7 @@ impl Worker {
                     tracing::debug!(part, "ended");
                     result
                 }
-                Err(RecvTimeoutError::Timeout) if self.alarm.swap(false, Ordering::AcqRel) => {
-                    Err(WorkerError::Undelivered)
-                }
-                Err(RecvTimeoutError::Timeout) => Ok(()),
+                Err(RecvTimeoutError::Timeout) => self.undelivered(first.is_ok()),
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             if let Err(error) = failed {
@@ -179,7 +189,13 @@ impl Worker {
                 first = first.and(Err(error));
             }
         }
-        first
+        let asked = first.is_ok();
+        first.and(self.undelivered(asked))
+    }
+
+    /// The alarm of the output, unless a failure is known already.
+    fn undelivered(&self, asked: bool) -> Result<(), WorkerError> {
+        if asked && self.alarm.load(Ordering::Acquire) { Err(WorkerError::Undelivered) } else { Ok(()) }
     }
 }
 
@@ -212,6 +228,8 @@ impl Wiring<'_> {
                 self.leader(key, learned)?;
             }
         }
+        let over = Arc::clone(&self.drained);
+        self.spawn("answers".into(), move || Ok(publisher.attend(&over)?))?;
         self.ingest(frames)
     }
 
@@ -301,6 +319,7 @@ impl Wiring<'_> {
             samples_client: self.clients.learner(&backbone),
             samples_topic: config.topics.samples.clone(),
             heads_client: self.clients.heads(&backbone),
+            reader_client: self.clients.follower("learner-heads"),
             heads_topic: config.topics.heads.clone(),
             hmac_key,
             plan: Arc::clone(plan),
@@ -329,12 +348,11 @@ impl Wiring<'_> {
             ledger: Ledger::default(),
             telemetry: Arc::clone(&self.telemetry),
         };
-        let stop = Arc::clone(&self.stop);
+        let (stop, ended) = (Arc::clone(&self.stop), Arc::clone(&self.drained));
         self.spawn("ingest".into(), move || {
-            let result = ingest.run(frames, &stop);
-            // The end of the input is the end of the worker.
-            stop.store(true, Ordering::Release);
-            Ok(result?)
+            // The end of the input is the end of the worker; only then may the producer of answers go.
+            let _raised = (Raise(Arc::clone(&stop)), Raise(ended));
+            Ok(ingest.run(frames, &stop)?)
         })
     }
 
@@ -382,6 +400,7 @@ pub fn learn_config(config: &Config) -> LearnConfig {
         audit_floor: config.exits.audit_floor,
         seed: config.exits.seed,
         window_samples: config.learning.window_samples,
+        camera_interval_ms: config.learning.camera_interval_ms,
         ..LearnConfig::default()
     }
 }

@@ -130,6 +130,34 @@ fn a_full_worker_pauses_and_loses_nothing() {
 }
 
 #[test]
+fn a_drain_waits_for_the_answers_that_are_under_way() {
+    let mock = cluster();
+    let member = Member::start(&config(&mock.bootstrap_servers(), PREFIX, "one", &[]));
+    feed_frames(&mock, 200);
+    mock.broker_round_trip_time(1, std::time::Duration::from_millis(200)).expect("a slow broker");
+    until("some frames are answered", || answered(&member) >= 20);
+    let answers = std::sync::Arc::clone(&member.telemetry);
+    member.stop().expect("a drain is no failure");
+    assert_eq!(committed(&mock), i64::try_from(answers.status().frames.total).unwrap(), "answered and not committed");
+}
+
+#[test]
+fn a_frame_too_large_for_its_dead_letter_stops_nothing() {
+    let mock = cluster();
+    let member = Member::start(&config(&mock.bootstrap_servers(), PREFIX, "one", &["engine.max_frame_bytes=2000"]));
+    let producer: rdkafka::producer::BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", mock.bootstrap_servers()).create().expect("a producer");
+    let large = vec![7_u8; 100_000];
+    let record = rdkafka::producer::BaseRecord::<str, [u8]>::to("faults.frames").key("camera-1").payload(&large);
+    producer.send(record).map_err(|(error, _)| error).expect("queued");
+    rdkafka::producer::Producer::flush(&producer, fleet::LIMIT).expect("sent");
+    feed_frames(&mock, 20);
+    until("every frame is settled", || answered(&member) >= 21);
+    member.stop().expect("drained");
+    assert_eq!(committed(&mock), 21);
+}
+
+#[test]
 fn a_heads_topic_that_cannot_be_read_stops_the_start_and_says_why() {
     let mock = cluster();
     let heads = format!("{PREFIX}.heads");

@@ -142,7 +142,7 @@ fn a_new_leader_goes_on_from_what_is_in_force() {
     }
     let before = fleet.set.version();
     let mut learner = Learner::new(&fleet.plan, costs(2), quick());
-    learner.resume(Arc::clone(&fleet.set), fleet.registry.high_water());
+    learner.resume(Arc::clone(&fleet.set), fleet.registry.high_water(), i64::MAX);
     fleet.learner = learner;
     assert_eq!(fleet.learner.status().state, PolicyState::Certified);
     for _ in 0..200_000 {
@@ -170,7 +170,7 @@ fn a_new_leader_ignores_the_time_before_the_last_alarm() {
     }
     assert_eq!((fleet.learner.status().alarms, fleet.learner.status().state), (1, PolicyState::Certified));
     let mut leader = Learner::new(&fleet.plan, costs(2), quick());
-    leader.resume(Arc::clone(&fleet.set), fleet.registry.high_water());
+    leader.resume(Arc::clone(&fleet.set), fleet.registry.high_water(), i64::MAX);
     for (position, sample) in std::mem::take(&mut fleet.log) {
         leader.observe(sample, position).expect("sound");
     }

@@ -7,6 +7,7 @@ pub mod heads;
 pub mod inspect;
 pub mod replay;
 pub mod run;
+pub mod topics;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -42,6 +43,8 @@ pub enum Command {
     Replay(replay::ReplayArgs),
     /// Look at, export or reset what the heads topic holds.
     Heads(heads::HeadsArgs),
+    /// Create the topics.
+    Topics(topics::TopicsArgs),
     /// Check configuration, model, broker and topics; report all problems at once.
     Check(check::CheckArgs),
 }
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Replay(args) => replay::run(&args),
         Command::Heads(args) => heads::run(&args),
+        Command::Topics(args) => topics::run(&args),
         Command::Check(args) => check::run(&args),
     };
     match outcome {

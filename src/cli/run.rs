@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,12 +13,17 @@ use tokio::task::JoinHandle;
 
 use super::ConfigArgs;
 use crate::backbone::{Backbone, LoadOptions};
-use crate::config::{Config, LogFormat};
-use crate::kafka::{Clients, ensure_topics};
+use crate::config::{Config, LogFormat, Topics};
+use crate::kafka::{Clients, TopicError, ensure_topics};
 use crate::observe::http::{self, HttpError, StatusProvider};
 use crate::observe::logging;
 use crate::observe::telemetry::Telemetry;
 use crate::worker::{Engine, LIVE_BATCH, Worker};
+
+/// Longest pause between two attempts to reach the broker.
+const RETRY_MAX: Duration = Duration::from_secs(15);
+/// How long open requests may take when the worker has ended.
+const HTTP_GRACE: Duration = Duration::from_secs(2);
 
 /// Arguments of `offramp run`.
 #[derive(Debug, clap::Args)]
@@ -39,7 +45,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     };
     logging::init(format, &config.log.level)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(serve(config))
+    let served = runtime.block_on(serve(config));
+    // A start that was interrupted may still be measuring: nobody waits for it.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
@@ -65,7 +74,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     drop(http_stop);
     if let Some(http) = http {
-        http.await.context("the HTTP server panicked")??;
+        // A client that reads slowly must not hold the worker back.
+        if let Ok(ended) = tokio::time::timeout(HTTP_GRACE, http).await {
+            ended.context("the HTTP server panicked")??;
+        }
     }
     ended.context("the supervisor panicked")??;
     tracing::info!("drained");
@@ -95,11 +107,28 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         None => None,
     };
     let clients = Clients::new(config.kafka.clone(), config.engine.max_frame_bytes, &config.name);
-    ensure_topics(&clients, &config.topics).await?;
+    topics_ready(&clients, &config.topics).await?;
     telemetry.broker(true);
     let shared = Arc::clone(&telemetry);
     let started = tokio::task::spawn_blocking(move || Worker::start(&config, &engine, shared)).await;
     Ok(Running { worker: started.context("starting panicked")??, telemetry, http, http_stop })
+}
+
+/// Waits for the broker, however long it takes (readiness is false meanwhile), then for nothing: topics that cannot be
+/// used are an error.
+async fn topics_ready(clients: &Clients, topics: &Topics) -> anyhow::Result<()> {
+    let mut pause = Duration::from_secs(1);
+    loop {
+        match ensure_topics(clients, topics).await {
+            Ok(()) => return Ok(()),
+            Err(error @ TopicError::Unreachable { .. }) => {
+                tracing::warn!(%error, retry_s = pause.as_secs(), "waiting for the broker");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_MAX);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 async fn endpoints(

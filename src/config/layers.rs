@@ -14,7 +14,10 @@ const ENV_PREFIX: &str = "OFFRAMP__";
 /// The only open table: its keys are librdkafka's.
 const PROPERTIES: &str = "kafka.properties";
 /// Properties that the worker's promises rest on; setting them from outside would break one.
-const RESERVED: [&str; 6] = [
+const RESERVED: [&str; 9] = [
+    "acks",
+    "enable.idempotence",
+    "partition.assignment.strategy",
     "bootstrap.servers",
     "group.id",
     "enable.auto.commit",
@@ -190,13 +193,14 @@ impl Layers {
         self.within("engine.threads_per_lane", engine.threads_per_lane as f64, 1.0, 1024.0);
         self.within("engine.max_batch", engine.max_batch as f64, 1.0, 1024.0);
         self.within("engine.max_in_flight", engine.max_in_flight as f64, engine.max_batch as f64, 1e6);
-        self.within("engine.max_frame_bytes", engine.max_frame_bytes as f64, 1024.0, 1e9);
+        self.within("engine.max_frame_bytes", engine.max_frame_bytes as f64, 1024.0, 5e8);
         self.within("engine.max_frame_pixels", engine.max_frame_pixels as f64, 1.0, 1e9);
         self.within("exits.epsilon", exits.epsilon, 1e-5, 0.5);
         self.within("exits.delta", exits.delta, 1e-9, 0.5);
         self.within("exits.audit_floor", exits.audit_floor, 1e-4, 1.0);
         self.within("learning.cpu_share", learning.cpu_share, 0.001, 1.0);
         self.within("learning.cpu_credit_s", learning.cpu_credit_s, 0.0, 1e6);
+        self.within("learning.camera_interval_ms", learning.camera_interval_ms as f64, 0.0, 8.64e7);
         self.within("learning.window_samples", learning.window_samples as f64, 1000.0, 1e6);
         self.within("kafka.session_timeout_ms", f64::from(kafka.session_timeout_ms), 1000.0, 3.6e6);
         self.within("kafka.commit_interval_ms", f64::from(kafka.commit_interval_ms), 10.0, 60_000.0);

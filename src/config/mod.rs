@@ -187,6 +187,8 @@ pub struct Learning {
     pub copies: bool,
     /// Audits kept.
     pub window_samples: usize,
+    /// Least time between two certifying audits of one camera.
+    pub camera_interval_ms: i64,
 }
 
 /// `[heads]`

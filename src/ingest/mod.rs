@@ -23,7 +23,7 @@ pub use offsets::{Ledger, Ticket};
 use crate::frame::{Origin, RawFrame};
 use crate::kafka::{self, Consequence};
 use crate::observe::health::Heartbeat;
-use crate::observe::metrics::Rebalance as Kind;
+use crate::observe::metrics::{Rebalance as Kind, TICK};
 use crate::observe::telemetry::Telemetry;
 
 const POLL: Duration = Duration::from_millis(50);
@@ -101,10 +101,12 @@ impl Ingest {
             paused: None,
             committed: Instant::now(),
             heartbeat: self.telemetry.heartbeat("ingest"),
+            ticked: Instant::now(),
         };
         while !stop.load(Ordering::Acquire) {
             state.heartbeat.beat(Instant::now());
             state.throttle();
+            state.keep_house();
             state.commit_if_due();
             if let Some(taken) = state.poll()? {
                 // Lanes end only after this thread, unless one failed; then the worker stops and so do we.
@@ -127,6 +129,7 @@ struct Loop<'a> {
     paused: Option<Vec<i32>>,
     committed: Instant,
     heartbeat: Heartbeat,
+    ticked: Instant,
 }
 
 impl Loop<'_> {
@@ -160,6 +163,13 @@ impl Loop<'_> {
             headers,
         };
         Some(Taken { frame, ticket, arrived: Instant::now() })
+    }
+
+    fn keep_house(&mut self) {
+        if self.ticked.elapsed() >= TICK {
+            self.ticked = Instant::now();
+            self.ingest.telemetry.tick();
+        }
     }
 
     /// Pauses all partitions when the worker is full and resumes them when half of the room is free again.
@@ -322,6 +332,10 @@ impl ConsumerContext for Groups {
                 }
             }
             Rebalance::Revoke(list) => {
+                // librdkafka remembers a pause across assignments: it would come back paused, and nobody would know.
+                if let Err(error) = consumer.resume(list) {
+                    tracing::debug!(%error, "resuming what is revoked");
+                }
                 let revoked: Vec<i32> = list.elements().iter().map(TopicPartitionListElem::partition).collect();
                 let due: Vec<(i32, i64)> =
                     revoked.iter().filter_map(|id| Some((*id, self.ledger.revoke(*id)?))).collect();

@@ -9,8 +9,6 @@ use super::{Pace, Step};
 
 /// Longest stretch of work before new samples are looked at: an alarm must not wait for a training.
 const STRETCH: Duration = Duration::from_millis(250);
-/// Longest sleep before the end of the term is looked for.
-const NAP: Duration = Duration::from_millis(100);
 
 /// A bucket of CPU seconds: pure, time comes in as arguments.
 #[derive(Debug, Clone, Copy)]
@@ -21,10 +19,9 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// `wall` and `cpu` seconds have passed; returns how long to rest until the bucket is no longer in debt.
-    fn spend(&mut self, wall: f64, cpu: f64) -> f64 {
+    /// `wall` and `cpu` seconds have passed.
+    fn spend(&mut self, wall: f64, cpu: f64) {
         self.tokens = (self.tokens + wall * self.rate).min(self.credit) - cpu;
-        (-self.tokens / self.rate).max(0.0)
     }
 }
 
@@ -59,6 +56,14 @@ impl<'a> Budget<'a> {
         self.stretch = Instant::now();
     }
 
+    /// Whether more was used than has been refilled: then one slice at a time, with rests between.
+    pub fn in_debt(&mut self) -> bool {
+        let (wall, cpu) = (Instant::now(), thread_cpu());
+        self.bucket.spend((wall - self.wall).as_secs_f64(), cpu - self.cpu);
+        (self.wall, self.cpu) = (wall, cpu);
+        self.bucket.tokens < 0.0
+    }
+
     /// CPU seconds used since it was made.
     #[must_use]
     pub fn spent(&self) -> f64 {
@@ -67,20 +72,11 @@ impl<'a> Budget<'a> {
 }
 
 impl Pace for Budget<'_> {
-    /// Rests while the bucket is in debt; asks for a pause after a stretch of work and when the term is over.
+    /// Asks for a pause while the bucket is in debt, after a stretch of work, and when the term is over. It never rests
+    /// itself: samples must be looked at meanwhile.
     fn slice(&mut self) -> Step {
-        let (wall, cpu) = (Instant::now(), thread_cpu());
-        let rest = self.bucket.spend((wall - self.wall).as_secs_f64(), cpu - self.cpu);
-        (self.wall, self.cpu) = (wall, cpu);
-        let until = wall + Duration::from_secs_f64(rest.min(3600.0));
-        while Instant::now() < until && !self.over.load(Ordering::Acquire) {
-            std::thread::sleep(NAP.min(until.saturating_duration_since(Instant::now())));
-        }
-        if self.over.load(Ordering::Acquire) || self.stretch.elapsed() >= STRETCH {
-            Step::Pause
-        } else {
-            Step::Continue
-        }
+        let enough = self.in_debt() || self.stretch.elapsed() >= STRETCH || self.over.load(Ordering::Acquire);
+        if enough { Step::Pause } else { Step::Continue }
     }
 }
 
@@ -96,20 +92,19 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Resting as told, no stretch of time ever sees more CPU than the credit plus the rate allows.
+        /// Working only while out of debt, no stretch of time sees more CPU than the credit, the rate, and one slice.
         #[test]
         fn never_uses_more_than_credit_and_rate(
             rate in 0.01..2.0_f64, credit in 0.0..60.0_f64, slices in prop::collection::vec(0.0..5.0_f64, 1..100),
         ) {
             let mut bucket = Bucket { tokens: credit, credit, rate };
-            let (mut wall, mut cpu, mut largest) = (0.0, 0.0, 0.0_f64);
-            let mut rest = 0.0;
+            let (mut wall, mut cpu) = (0.0, 0.0);
             for slice in slices {
-                wall += rest + slice;
-                cpu += slice;
-                largest = largest.max(slice);
-                rest = bucket.spend(rest + slice, slice);
-                prop_assert!(cpu <= credit + rate * (wall + rest) + largest + 1e-6);
+                let works = bucket.tokens >= 0.0;
+                wall += slice;
+                cpu += if works { slice } else { 0.0 };
+                bucket.spend(slice, if works { slice } else { 0.0 });
+                prop_assert!(cpu <= credit + rate * wall + 5.0 + 1e-6);
             }
         }
     }

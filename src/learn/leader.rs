@@ -18,8 +18,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::budget::Budget;
 use super::{EncodeError, LearnConfig, Learner, Publication, Sample};
-use crate::heads::HmacKey;
-use crate::heads::store::Learned;
+use crate::heads::store::{self, Learned, StoreError};
+use crate::heads::{HmacKey, Registry};
 use crate::kafka::{Consequence, Quiet, REQUEST_TIMEOUT, consequence};
 use crate::observe::metrics::SampleOutcome;
 use crate::observe::telemetry::Telemetry;
@@ -30,7 +30,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// what piles up meanwhile should not wait for another fetch.
 const QUEUE: usize = 8192;
 /// How long a failed term waits before it stands for election again.
-const BACKOFF: Duration = Duration::from_secs(3);
+const BACKOFF: Duration = Duration::from_secs(10);
 /// Nice value of the learning thread: frames go first.
 const NICE: i32 = 10;
 
@@ -53,6 +53,9 @@ pub enum LeaderError {
         /// librdkafka's reason.
         source: KafkaError,
     },
+    /// What was learned before cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A publication does not fit into records.
     #[error(transparent)]
     Encode(#[from] EncodeError),
@@ -70,6 +73,8 @@ pub struct Leader {
     pub samples_topic: String,
     /// Transactional producer of heads.
     pub heads_client: ClientConfig,
+    /// Reader of heads.
+    pub reader_client: ClientConfig,
     /// Heads topic.
     pub heads_topic: String,
     /// HMAC key of snapshots.
@@ -105,6 +110,20 @@ impl Leader {
         }
     }
 
+    /// What the heads topic holds at this moment. Read after the transactions of an earlier learner are fenced: what the
+    /// worker itself has adopted may lag behind, and two policies of one number would divide the fleet.
+    fn read_heads(&self) -> Result<Registry, LeaderError> {
+        let mut registry = Registry::new(&self.plan, self.hmac_key.clone());
+        let records = store::read_all(&mut self.reader_client.clone(), &self.heads_topic, REQUEST_TIMEOUT)?;
+        for record in records {
+            // Refusals are counted where the topic is followed.
+            if let Err(rejection) = registry.accept(&record.key, record.value.as_deref()) {
+                tracing::debug!(offset = record.offset, %rejection, "snapshot ignored");
+            }
+        }
+        Ok(registry)
+    }
+
     /// Membership from joining the group to leaving it.
     fn term(&self, stop: &Arc<AtomicBool>) -> Result<(), LeaderError> {
         let failed = |source| LeaderError::Samples { topic: self.samples_topic.clone(), source };
@@ -115,7 +134,14 @@ impl Leader {
             let record = consumer.poll(POLL);
             let elected = consumer.assignment().map_err(failed)?.count() > 0;
             match (elected, seat.is_some()) {
-                (true, false) => seat = Some(Seat::take(self.clone())),
+                (true, false) => {
+                    // A seat that was lost while paused comes back paused.
+                    let held = consumer.assignment().map_err(failed)?;
+                    consumer.resume(&held).map_err(failed)?;
+                    let (_, end) =
+                        consumer.fetch_watermarks(&self.samples_topic, 0, REQUEST_TIMEOUT).map_err(failed)?;
+                    seat = Some(Seat::take(self.clone(), end));
+                }
                 (false, true) => {
                     tracing::info!("another worker learns now");
                     seat.take().map_or(Ok(()), Seat::leave)?;
@@ -184,7 +210,7 @@ struct Seat {
 }
 
 impl Seat {
-    fn take(leader: Leader) -> Self {
+    fn take(leader: Leader, log_end: i64) -> Self {
         tracing::info!("this worker learns for the fleet now");
         leader.telemetry.learner(true);
         let (samples, inbox) = crossbeam_channel::bounded(QUEUE);
@@ -192,7 +218,7 @@ impl Seat {
         let ends = Arc::clone(&over);
         let thread = std::thread::Builder::new()
             .name("learner".into())
-            .spawn(move || learn(&leader, &inbox, &ends))
+            .spawn(move || learn(&leader, &inbox, &ends, log_end))
             .expect("the system has room for one more thread, or the worker could not run at all");
         Self { thread, samples, held: None, over }
     }
@@ -224,7 +250,7 @@ impl Seat {
 }
 
 /// The learning thread: observes what came, works when there is something to do, publishes what is certified.
-fn learn(leader: &Leader, inbox: &Receiver<Entry>, over: &AtomicBool) -> Result<(), LeaderError> {
+fn learn(leader: &Leader, inbox: &Receiver<Entry>, over: &AtomicBool, log_end: i64) -> Result<(), LeaderError> {
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::debug!(%error, "the learning thread keeps the normal priority");
     }
@@ -232,12 +258,14 @@ fn learn(leader: &Leader, inbox: &Receiver<Entry>, over: &AtomicBool) -> Result<
     let producer: BaseProducer<Quiet> = leader.heads_client.create_with_context(Quiet).map_err(failed)?;
     producer.init_transactions(REQUEST_TIMEOUT).map_err(failed)?;
     let mut learner = Learner::new(&leader.plan, leader.costs.clone(), leader.config.clone());
-    learner.resume(leader.learned.heads(), leader.learned.high_water());
+    let registry = leader.read_heads()?;
+    learner.resume(Arc::clone(registry.adopted()), registry.high_water(), log_end);
+    let mut known = leader.learned.heads().version();
     let mut budget = Budget::new(leader.cpu_rate, leader.cpu_credit_s, over);
     // Decisions wait until the log was read back: half of the past is no ground for an alarm.
     let mut caught_up = false;
     while !over.load(Ordering::Acquire) {
-        match inbox.recv_timeout(if learner.status().training { Duration::ZERO } else { POLL }) {
+        match inbox.recv_timeout(if learner.status().training && !budget.in_debt() { Duration::ZERO } else { POLL }) {
             Ok(first) => {
                 for entry in std::iter::once(first).chain(inbox.try_iter().take(QUEUE)) {
                     caught_up |= observe(leader, &mut learner, entry);
@@ -253,6 +281,12 @@ fn learn(leader: &Leader, inbox: &Receiver<Entry>, over: &AtomicBool) -> Result<
             }
         }
         leader.telemetry.learning(learner.status(), budget.spent());
+        let version = leader.learned.heads().version();
+        if version == 0 && known > 0 {
+            tracing::info!("what was learned has been reset: starting anew");
+            break;
+        }
+        known = version;
     }
     Ok(())
 }

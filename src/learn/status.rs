@@ -31,6 +31,8 @@ pub struct LearnStatus {
     pub suspicious: bool,
     /// Alarms raised.
     pub alarms: u64,
+    /// Audits and disagreements on which the last alarm was raised.
+    pub alarmed_at: (u64, u64),
     /// Audits and disagreements of the policy in force since it came into force.
     pub watched: (u64, u64),
 }

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use super::health::{Health, Report};
-use super::metrics::{Metrics, TICK};
+use super::metrics::Metrics;
 
 /// The page polls `/status` and `/readyz`; it brings its own style and script and loads nothing.
 const PAGE: &str = include_str!("page.html");
@@ -58,7 +58,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, HttpError> {
     TcpListener::bind(address).await.map_err(|source| HttpError::Bind { address, source })
 }
 
-/// Serves until `shutdown` resolves; requests that have begun are answered. Also keeps the metrics' house ([`TICK`]).
+/// Serves until `shutdown` resolves; requests that have begun are answered.
 ///
 /// # Errors
 /// If the listener fails.
@@ -71,17 +71,7 @@ pub async fn serve(
 ) -> Result<(), HttpError> {
     let app = App { metrics: Arc::clone(&metrics), health, status };
     let server = axum::serve(listener, router(app)).with_graceful_shutdown(shutdown);
-    let keep_house = async {
-        let mut interval = tokio::time::interval(TICK);
-        loop {
-            interval.tick().await;
-            metrics.tick();
-        }
-    };
-    tokio::select! {
-        result = server => result.map_err(HttpError::Serve),
-        () = keep_house => Ok(()),
-    }
+    server.await.map_err(HttpError::Serve)
 }
 
 fn router(app: App) -> Router {

@@ -25,7 +25,7 @@ const EXITS_MAX: usize = 8;
 const FULL: usize = 0;
 /// The hit ratio is taken over so many ticks.
 const RATIO_TICKS: usize = 12;
-/// How often [`Metrics::tick`] wants to be called; [`super::http::serve`] does so.
+/// How often [`Metrics::tick`] wants to be called; the worker's input thread does so.
 pub const TICK: Duration = Duration::from_secs(5);
 
 /// All handles. Fields without labels are used as they are; the others through a method that takes the label's enum.

@@ -88,6 +88,11 @@ impl Telemetry {
         self.health.heartbeat(thread, Instant::now())
     }
 
+    /// Housekeeping of the metrics, to be called every [`super::metrics::TICK`].
+    pub fn tick(&self) {
+        self.metrics.tick();
+    }
+
     /// The broker answers, or does not.
     pub fn broker(&self, reachable: bool) {
         self.health.set(Condition::BrokerReachable, reachable);
@@ -138,7 +143,7 @@ impl Telemetry {
     /// The assignment changed to these partitions.
     pub fn rebalanced(&self, kind: Rebalance, topic: &str, partitions: &[i32]) {
         self.metrics.rebalance(kind);
-        self.health.set(Condition::AssignmentHeld, true);
+        self.health.set(Condition::AssignmentHeld, kind != Rebalance::Error);
         let now: BTreeSet<i32> = partitions.iter().copied().collect();
         let before = std::mem::replace(&mut *lock(&self.assigned), now.clone());
         for gone in before.difference(&now) {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender};
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -17,13 +18,24 @@ use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer}
 
 pub use samples::SampleSink;
 
-use crate::frame::{RawFrame, Rejection};
+use crate::frame::{Origin, RawFrame, RejectReason, Rejection};
 use crate::ingest::Ticket;
 use crate::kafka::{self, header};
 use crate::observe::metrics::Stage;
 use crate::observe::telemetry::Telemetry;
 use crate::prediction::Prediction;
 
+/// How long one wait for a refused answer lasts.
+const ATTEND: Duration = Duration::from_millis(50);
+/// A camera's id longer than this is shortened in the JSON; the record's key keeps it whole.
+pub const CAMERA_CHARS_MAX: usize = 256;
+/// A key longer than this is left out where even the dead letter was too large.
+const KEY_BYTES_MAX: usize = 1024;
+/// Answers whose refusal for size waits to be dealt with.
+const REFUSED_MAX: usize = 4096;
+/// Headers that we write: foreign ones of these names (a dead letter that was fed again) are not passed on.
+const OWN_HEADERS: [&str; 8] =
+    ["reason", "detail", "origin", "origin-topic", "origin-partition", "origin-offset", "worker", "payload-bytes"];
 /// While the producer's queue is full, how long to wait before the next try.
 const FULL_QUEUE_WAIT: Duration = Duration::from_millis(2);
 /// Headers that tie a prediction to the trace of its frame (W3C Trace Context).
@@ -66,6 +78,7 @@ pub struct Publisher {
     producer: ThreadedProducer<Deliveries>,
     outputs: Outputs,
     alarm: Arc<AtomicBool>,
+    refused: Receiver<Box<Pending>>,
 }
 
 impl std::fmt::Debug for Publisher {
@@ -85,10 +98,11 @@ impl Publisher {
         alarm: Arc<AtomicBool>,
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, PublishError> {
-        let context = Deliveries { alarm: Arc::clone(&alarm), telemetry };
+        let (returned, refused) = crossbeam_channel::bounded(REFUSED_MAX);
+        let context = Deliveries { alarm: Arc::clone(&alarm), telemetry, returned };
         let producer = ThreadedProducer::from_config_and_context(client, context)
             .map_err(|source| PublishError::Start { topic: outputs.predictions.clone(), source })?;
-        Ok(Self { producer, outputs, alarm })
+        Ok(Self { producer, outputs, alarm, refused })
     }
 
     /// Sends the answer for `frame`; the ticket is finished when the broker has it.
@@ -108,25 +122,54 @@ impl Publisher {
         self.send(&self.outputs.predictions, frame, &json, headers, ticket)
     }
 
+    /// Deals with answers that Kafka refuses for their size until `over`: what it is and where it stood goes to the dead
+    /// letters, without its bytes, so that no frame can stop the stream by being large.
+    ///
+    /// Whoever runs this keeps the producer alive: dropped earlier, it would throw its last answers away.
+    ///
+    /// # Errors
+    /// When answers cannot be published any more.
+    pub fn attend(&self, over: &AtomicBool) -> Result<(), PublishError> {
+        while !over.load(Ordering::Acquire) {
+            if let Ok(pending) = self.refused.recv_timeout(ATTEND) {
+                self.without_bytes(*pending)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn without_bytes(&self, pending: Pending) -> Result<(), PublishError> {
+        let Pending { ticket, origin, key, bytes, .. } = pending;
+        let why = "larger than the topic takes (max.message.bytes); read it at its origin";
+        let mut headers = header(OwnedHeaders::new(), "reason", RejectReason::TooLarge.as_str().as_bytes());
+        headers = header(headers, "detail", why.as_bytes());
+        headers = header(headers, "payload-bytes", bytes.to_string().as_bytes());
+        headers = header(headers, "origin", origin.to_string().as_bytes());
+        headers = origin_headers(headers, &origin, &self.outputs.worker);
+        let key = key.filter(|key| key.len() <= KEY_BYTES_MAX);
+        let last = Pending { ticket, origin, key: None, bytes: 0, last: true, sent: Instant::now() };
+        self.hand_over(&self.outputs.dead_letters, key.as_deref(), &[], None, headers, last)
+    }
+
     /// Sends a frame that cannot be decoded where people can look at it: the original bytes and headers, and the reason.
     ///
     /// # Errors
     /// When answers cannot be published any more.
     pub fn dead_letter(&self, frame: &RawFrame, why: &Rejection, ticket: Ticket) -> Result<(), PublishError> {
         let mut headers = OwnedHeaders::new();
-        for (key, value) in &frame.headers {
+        for (key, value) in frame.headers.iter().filter(|(key, _)| !OWN_HEADERS.contains(&key.as_str())) {
             headers = headers.insert(rdkafka::message::Header { key, value: value.as_deref() });
         }
         for (key, value) in [("reason", why.reason().as_str()), ("detail", why.detail())] {
             headers = header(headers, key, value.as_bytes());
         }
         headers = header(headers, "origin", frame.origin.to_string().as_bytes());
-        headers = origin_headers(headers, frame, &self.outputs.worker);
+        headers = origin_headers(headers, &frame.origin, &self.outputs.worker);
         self.send(&self.outputs.dead_letters, frame, &frame.payload, headers, ticket)
     }
 
     fn origin(&self, frame: &RawFrame) -> OwnedHeaders {
-        origin_headers(OwnedHeaders::new(), frame, &self.outputs.worker)
+        origin_headers(OwnedHeaders::new(), &frame.origin, &self.outputs.worker)
     }
 
     fn send(
@@ -137,17 +180,30 @@ impl Publisher {
         headers: OwnedHeaders,
         ticket: Ticket,
     ) -> Result<(), PublishError> {
-        let mut record = BaseRecord::<[u8], [u8], Box<Pending>>::with_opaque_to(
-            topic,
-            Box::new(Pending { ticket, sent: Instant::now() }),
-        );
+        let pending = Pending {
+            ticket,
+            origin: frame.origin.clone(),
+            key: frame.key.clone(),
+            bytes: frame.payload.len(),
+            last: false,
+            sent: Instant::now(),
+        };
+        self.hand_over(topic, frame.key.as_deref(), payload, frame.captured_at_ms, headers, pending)
+    }
+
+    fn hand_over(
+        &self,
+        topic: &str,
+        key: Option<&[u8]>,
+        payload: &[u8],
+        time: Option<i64>,
+        headers: OwnedHeaders,
+        pending: Pending,
+    ) -> Result<(), PublishError> {
+        let mut record = BaseRecord::<[u8], [u8], Box<Pending>>::with_opaque_to(topic, Box::new(pending));
         record = record.payload(payload).headers(headers);
-        if let Some(key) = &frame.key {
-            record = record.key(key);
-        }
-        if let Some(time) = frame.captured_at_ms {
-            record = record.timestamp(time);
-        }
+        record.key = key;
+        record.timestamp = time;
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
@@ -156,6 +212,10 @@ impl Publisher {
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) if !self.alarmed() => {
                     record = again;
                     std::thread::sleep(FULL_QUEUE_WAIT);
+                }
+                // The client knows the limit as well as the broker; the rest is as if the broker had refused.
+                Err((error, again)) if too_large(&error) && !again.delivery_opaque.last => {
+                    return self.without_bytes(*again.delivery_opaque);
                 }
                 Err((source, _)) => {
                     self.alarm.store(true, Ordering::Release);
@@ -176,8 +236,7 @@ impl Publisher {
     }
 }
 
-fn origin_headers(headers: OwnedHeaders, frame: &RawFrame, worker: &str) -> OwnedHeaders {
-    let origin = &frame.origin;
+fn origin_headers(headers: OwnedHeaders, origin: &Origin, worker: &str) -> OwnedHeaders {
     let headers = header(headers, "origin-topic", origin.topic.as_bytes());
     let headers = header(headers, "origin-partition", origin.partition.to_string().as_bytes());
     let headers = header(headers, "origin-offset", origin.offset.to_string().as_bytes());
@@ -187,13 +246,24 @@ fn origin_headers(headers: OwnedHeaders, frame: &RawFrame, worker: &str) -> Owne
 /// What travels with an answer until its delivery report.
 struct Pending {
     ticket: Ticket,
+    origin: Origin,
+    key: Option<Vec<u8>>,
+    /// Size of the frame.
+    bytes: usize,
+    /// It is already what is sent where something was too large.
+    last: bool,
     sent: Instant,
+}
+
+fn too_large(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
 }
 
 /// Receives delivery reports on the producer's thread.
 struct Deliveries {
     alarm: Arc<AtomicBool>,
     telemetry: Arc<Telemetry>,
+    returned: Sender<Box<Pending>>,
 }
 
 impl ClientContext for Deliveries {
@@ -215,6 +285,10 @@ impl ProducerContext for Deliveries {
             Ok(_) => pending.ticket.finish(),
             Err((error, message)) => {
                 use rdkafka::Message as _;
+                // When so many are refused that there is no room, the worker stops as for any other reason.
+                if too_large(error) && !pending.last && self.returned.try_send(pending).is_ok() {
+                    return;
+                }
                 tracing::error!(%error, topic = message.topic(), "answer not delivered");
                 self.telemetry.undelivered();
                 self.alarm.store(true, Ordering::Release);

@@ -87,7 +87,9 @@ pub enum FeedError {
         reason: String,
     },
     /// The topic is not there.
-    #[error("topic {topic:?} does not exist at {bootstrap} ({reason}); create it with `offramp topics create`")]
+    #[error(
+        "topic {topic:?} does not exist at {bootstrap} ({reason}); create it, for example with `offramp topics create`"
+    )]
     NoTopic {
         /// As given.
         topic: String,

@@ -16,7 +16,7 @@ use offramp::source::{self, SourceOptions};
 use offramp::worker::{Engine, LIVE_BATCH, Worker, WorkerError};
 
 /// How long anything may take before a test gives up.
-pub const LIMIT: Duration = Duration::from_mins(2);
+pub const LIMIT: Duration = Duration::from_mins(5);
 
 /// The demo model's folder.
 pub fn model() -> PathBuf {

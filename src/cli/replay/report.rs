@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::ReplayArgs;
 use super::stream::{Outcome, Played};
 use crate::heads::Certificate;
-use crate::plan::ExitId;
+use crate::plan::{ExitId, ExitPoint};
 use crate::worker::Engine;
 
 /// Points of a curve.
@@ -17,7 +17,8 @@ const POINTS: usize = 100;
 struct ExitRow {
     exit: ExitId,
     flops_fraction: f64,
-    threshold: f64,
+    /// Confidence needed at the end; null: off by then.
+    threshold: Option<f64>,
     share: f64,
 }
 
@@ -98,12 +99,18 @@ impl Summary {
             |holds: &dyn Fn(&Played) -> bool| part.iter().filter(|frame| holds(frame)).count() as f64 / measured;
         let sum = |value: &dyn Fn(&Played) -> f64| part.iter().map(value).sum::<f64>();
         let heads = &outcome.heads;
-        let exits = heads.exits().iter().enumerate().map(|(position, exit)| ExitRow {
-            exit: *exit,
-            flops_fraction: plan.candidates.get(exit.index()).map_or(0.0, |point| point.flops_fraction),
-            threshold: f64::from(heads.threshold(position).get()),
-            share: share(&|frame| frame.exit == Some(*exit)),
-        });
+        // Whatever answered in the measured part, and what is in force at its end.
+        let threshold = |exit: ExitId| {
+            let position = heads.exits().iter().position(|other| *other == exit)?;
+            Some(f64::from(heads.threshold(position).get()))
+        };
+        let row = |point: &ExitPoint| ExitRow {
+            exit: point.exit,
+            flops_fraction: point.flops_fraction,
+            threshold: threshold(point.exit),
+            share: share(&|frame| frame.exit == Some(point.exit)),
+        };
+        let exits = plan.candidates.iter().map(row).filter(|row| row.threshold.is_some() || row.share > 0.0);
         let (seconds, plain) = (sum(&|frame| frame.seconds), sum(&|frame| frame.plain_seconds));
         let engine_seconds: f64 = all.iter().map(|frame| frame.seconds).sum();
         Self {
@@ -149,10 +156,10 @@ impl Summary {
         for row in &self.exits {
             let bar = "█".repeat((row.share * 40.0).round() as usize);
             println!(
-                "  {:<6} {:>9.1} %   {:>9.4}   {:>8.1} %  {bar}",
+                "  {:<6} {:>9.1} %   {:>9}   {:>8.1} %  {bar}",
                 row.exit.to_string(),
                 row.flops_fraction * 100.0,
-                row.threshold,
+                row.threshold.map_or("off".into(), |threshold| format!("{threshold:.4}")),
                 row.share * 100.0
             );
         }

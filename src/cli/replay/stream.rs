@@ -236,7 +236,7 @@ impl<'a> Stream<'a> {
             self.segments = self.engine.backbone.chain(self.heads.exits())?;
         }
         if publication.policy().state == PolicyState::Alarm {
-            let (audits, disagreements) = self.learner.status().watched;
+            let (audits, disagreements) = self.learner.status().alarmed_at;
             self.outcome.alarms.push(Alarm { frame, audits, disagreements, exits_back_at: None });
         } else if let (Some(alarm), false) = (self.outcome.alarms.last_mut(), self.heads.exits().is_empty()) {
             alarm.exits_back_at.get_or_insert(frame);

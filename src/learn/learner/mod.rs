@@ -107,6 +107,7 @@ pub struct Learner {
     suspicion: usize,
     refresh_reference: bool,
     alarms: u64,
+    alarmed_at: (u64, u64),
     scratch: Scratch,
 }
 
@@ -140,15 +141,20 @@ impl Learner {
             suspicion: 0,
             refresh_reference: false,
             alarms: 0,
+            alarmed_at: (0, 0),
             scratch: Scratch::default(),
         }
     }
 
     /// Goes on from the policy in force: call it before the first sample. `high_water` is the highest sequence number
-    /// seen in any record ([`crate::heads::Registry::high_water`]).
-    pub fn resume(&mut self, set: Arc<HeadSet>, high_water: u64) {
+    /// seen in any record ([`crate::heads::Registry::high_water`]), `log_end` the offset after the newest sample: a log that
+    /// ends before the policy was made is another log, and nothing in it is too old.
+    pub fn resume(&mut self, set: Arc<HeadSet>, high_water: u64, log_end: i64) {
         self.sequence = self.sequence.max(set.version()).max(high_water);
-        (self.log_from, self.policy_position) = set.log();
+        let (from, position) = set.log();
+        if log_end > from.max(position) {
+            (self.log_from, self.policy_position) = (from, position);
+        }
         if !set.exits().is_empty() {
             self.force = Some(Version::resumed(&set, self.window.next_serial()));
             self.state = PolicyState::Certified;
@@ -247,6 +253,7 @@ impl Learner {
     /// Exits off, everything audited, and learn again from what came after the change.
     fn raise_alarm(&mut self, mark: u64) -> Publication {
         self.alarms += 1;
+        self.alarmed_at = (self.watch.audits, self.watch.disagreements);
         self.epoch = mark.max(self.window.front_serial());
         self.log_from = self.window.since(self.epoch).next().map_or(self.log_from, |entry| entry.position);
         self.audits = self.window.since(self.epoch).filter(|entry| !entry.sample.is_copy()).count();

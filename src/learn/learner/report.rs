@@ -22,6 +22,7 @@ impl Learner {
             training: self.pending.is_some(),
             suspicious: self.suspicion > 0,
             alarms: self.alarms,
+            alarmed_at: self.alarmed_at,
             watched: (self.watch.audits, self.watch.disagreements),
         }
     }
