@@ -41,7 +41,7 @@ fn origin(record: &OwnedMessage) -> (i32, i64) {
     (i32::try_from(number("origin-partition")).unwrap(), number("origin-offset"))
 }
 
-/// A PNG that says it is 20,000 x 20,000 pixels: 400 MB to decode, 33 bytes to send.
+/// A PNG that says it is 20,000 x 20,000 pixels: 400 MB to decode, 43 bytes to send.
 fn bomb() -> Vec<u8> {
     let mut header = b"IHDR".to_vec();
     header.extend(20_000_u32.to_be_bytes().into_iter().chain(20_000_u32.to_be_bytes()));
@@ -50,6 +50,7 @@ fn bomb() -> Vec<u8> {
     checksum.update(&header);
     let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\x0d".to_vec();
     png.extend(header.into_iter().chain(checksum.sum().to_be_bytes()));
+    png.extend(b"\0\0\x10\0IDAT\x78\x9c");
     png
 }
 
