@@ -22,9 +22,15 @@ pub struct CheckArgs {
 /// # Errors
 /// All problems; the exit code is that of a bad configuration.
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
-    let config = args.config.load()?;
-    let mut problems = Vec::new();
-    passed("settings", &format!("worker {:?}, group {:?}", config.name, config.kafka.group));
+    let (config, mut problems) = args.config.survey();
+    for problem in &problems {
+        println!("FAIL  {:<9} {} ({}): {}", "settings", problem.key, problem.source, problem.reason);
+    }
+    let Some(config) = config else { return Err(ConfigError { problems }.into()) };
+    if problems.is_empty() {
+        passed("settings", &format!("worker {:?}, group {:?}", config.name, config.kafka.group));
+    }
+    // Wrong settings do not end the search: their defaults stand for them here.
     check_model(&config, &mut problems);
     if args.offline {
         println!("skip  broker    --offline");

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Problem};
 
 /// Exit code of a wrong configuration or command line (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
@@ -67,6 +67,12 @@ impl ConfigArgs {
     /// All problems at once.
     pub fn load(&self) -> Result<Config, ConfigError> {
         Config::load(self.config.as_deref(), std::env::vars(), &self.sets)
+    }
+
+    /// The settings as far as they can be read, and everything that is wrong with them.
+    #[must_use]
+    pub fn survey(&self) -> (Option<Config>, Vec<Problem>) {
+        Config::survey(self.config.as_deref(), std::env::vars(), &self.sets)
     }
 }
 

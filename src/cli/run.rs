@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::ConfigArgs;
-use crate::backbone::{Backbone, LoadOptions};
-use crate::config::{Config, LogFormat, Topics};
+use crate::backbone::{Backbone, BackboneError, LoadOptions};
+use crate::config::{Config, LogFormat, Problem, Topics};
 use crate::kafka::{Clients, TopicError, ensure_topics};
 use crate::observe::http::{self, HttpError, StatusProvider};
 use crate::observe::logging;
@@ -99,7 +99,8 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     let model = super::locate(&config.model);
     let options = LoadOptions { intra_threads: config.engine.threads_per_lane, ..LoadOptions::default() };
     let engine =
-        tokio::task::spawn_blocking(move || Engine::load(&model, &options)).await.context("loading panicked")??;
+        tokio::task::spawn_blocking(move || Engine::load(&model, &options)).await.context("loading panicked")?;
+    let engine = engine.map_err(unusable_model)?;
     let telemetry = Arc::new(Telemetry::new(&config.name, engine.backbone.plan())?);
     let (http_stop, stopped) = oneshot::channel::<()>();
     let http = match config.http {
@@ -126,8 +127,18 @@ async fn topics_ready(clients: &Clients, topics: &Topics) -> anyhow::Result<()> 
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_MAX);
             }
-            Err(error) => return Err(error.into()),
+            Err(error @ TopicError::Unusable { .. }) => return Err(Problem::found("topics", "broker", error).into()),
         }
+    }
+}
+
+/// A model that can't be used is a wrong setting: starting again does not help. A missing runtime is not.
+fn unusable_model(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<BackboneError>() {
+        Some(BackboneError::Read { .. } | BackboneError::Manifest { .. } | BackboneError::Model { .. }) => {
+            Problem::found("model.path", "model", error).into()
+        }
+        _ => error,
     }
 }
 

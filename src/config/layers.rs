@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::{Config, ConfigError, Problem, RawConfig};
+use super::{Config, Problem, RawConfig};
 
 const DEFAULTS: &str = include_str!("../../config/worker.toml");
 const ENV_PREFIX: &str = "OFFRAMP__";
@@ -145,13 +145,13 @@ impl Layers {
             .map(|(_, candidate)| candidate)
     }
 
-    pub(super) fn prove(mut self) -> Result<Config, ConfigError> {
+    pub(super) fn prove(mut self) -> (Option<Config>, Vec<Problem>) {
         let table = std::mem::take(&mut self.table);
         let raw = match Value::Table(table).try_into::<RawConfig>() {
             Ok(raw) => raw,
             Err(e) => {
                 self.problem("configuration", e.to_string().trim(), "merged layers");
-                return Err(ConfigError { problems: self.problems });
+                return (None, self.problems);
             }
         };
         let http = self.http(&raw.http.listen);
@@ -173,7 +173,7 @@ impl Layers {
             log: raw.log,
         };
         self.check(&config);
-        if self.problems.is_empty() { Ok(config) } else { Err(ConfigError { problems: self.problems }) }
+        (Some(config), self.problems)
     }
 
     fn http(&mut self, listen: &str) -> Option<SocketAddr> {

@@ -230,6 +230,15 @@ pub struct Problem {
     pub source: String,
 }
 
+impl Problem {
+    /// This problem alone as an error: a setting that proved wrong only when it was used.
+    #[must_use]
+    pub fn found(key: &str, source: &str, reason: impl fmt::Display) -> ConfigError {
+        let problem = Self { key: key.into(), reason: reason.to_string(), source: source.into() };
+        ConfigError { problems: vec![problem] }
+    }
+}
+
 /// Everything that is wrong with the settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
@@ -255,6 +264,19 @@ impl Config {
         env: impl IntoIterator<Item = (String, String)>,
         sets: &[String],
     ) -> Result<Self, ConfigError> {
+        match Self::survey(file, env, sets) {
+            (Some(config), problems) if problems.is_empty() => Ok(config),
+            (_, problems) => Err(ConfigError { problems }),
+        }
+    }
+
+    /// The same for those who want to look on after the first problem: the settings as far as they could be read, the
+    /// default standing for what could not, and everything that is wrong with them. They are proved only if nothing is.
+    pub fn survey(
+        file: Option<&Path>,
+        env: impl IntoIterator<Item = (String, String)>,
+        sets: &[String],
+    ) -> (Option<Self>, Vec<Problem>) {
         let mut layers = Layers::new();
         if let Some(path) = file {
             layers.file(path);
@@ -305,6 +327,14 @@ mod tests {
         let keys: Vec<&str> = problems.iter().map(|p| p.key.as_str()).collect();
         assert_eq!(keys, ["kafka.grup", "exits.epsilon", "oops", "engine.max_batch", "topics.heads"]);
         assert!(problems[0].reason.contains("kafka.group"), "{}", problems[0].reason);
+    }
+
+    #[test]
+    fn a_survey_goes_on_after_a_problem() {
+        let set = ["kafka.grup=x".to_string(), "kafka.group=cameras".to_string()];
+        let (config, problems) = Config::survey(None, Vec::new(), &set);
+        assert_eq!(config.map(|config| config.kafka.group).as_deref(), Some("cameras"));
+        assert_eq!(problems.len(), 1);
     }
 
     #[test]
