@@ -101,9 +101,10 @@ fn as_json(
 fn as_table(backbone: &Backbone, points: &[CutView], exits: &[ExitId], timings: &BTreeMap<usize, Timing>) -> String {
     let (view, plan) = (backbone.view(), backbone.plan());
     let mut out = String::new();
-    // Writing into a String cannot fail.
-    let mut line = |text: String| out.write_str(&(text + "\n")).unwrap_or_default();
-    line(format!(
+    // Borrows its text: rustc 1.95 and 1.96 drop equal constants that a closure takes by value twice
+    // (rust-lang/rust#158830). Writing into a String cannot fail.
+    let mut line = |text: &str| writeln!(out, "{text}").unwrap_or_default();
+    line(&format!(
         "model {}  opset {}  {:.1} MFLOPs a frame  {:.2} M weights  {} classes",
         plan.backbone.short(),
         view.opset,
@@ -113,17 +114,17 @@ fn as_table(backbone: &Backbone, points: &[CutView], exits: &[ExitId], timings: 
     ));
     for (what, tensors) in [("input", &view.inputs), ("output", &view.outputs)] {
         for tensor in tensors {
-            line(format!("{what:<7}{} {}", tensor.name, dims(&tensor.shape)));
+            line(&format!("{what:<7}{} {}", tensor.name, dims(&tensor.shape)));
         }
     }
-    line(format!("runs   {}", backbone.engine()));
-    line(String::new());
+    line(&format!("runs   {}", backbone.engine()));
+    line("");
     if points.is_empty() {
-        line("no tensor has everything passing through it: the model runs whole, without exits".to_owned());
+        line("no tensor has everything passing through it: the model runs whole, without exits");
         return out;
     }
     let wide = points.iter().map(|point| point.tensor.chars().count()).max().unwrap_or(0).clamp(6, 44);
-    line(format!(
+    line(&format!(
         "exit  {:<wide$}  {:<14}{:<20}{:>6}  {:<BAR$}  width",
         "tensor", "op", "shape", "FLOPs", "spent so far"
     ));
@@ -131,7 +132,7 @@ fn as_table(backbone: &Backbone, points: &[CutView], exits: &[ExitId], timings: 
         let candidate = plan.candidates.iter().find(|candidate| candidate.tensor == point.tensor);
         let exit = candidate.map_or_else(String::new, |candidate| candidate.exit.to_string());
         let width = candidate.map_or_else(String::new, |candidate| candidate.feature_width.to_string());
-        line(format!(
+        line(&format!(
             "{exit:>4}  {:<wide$}  {:<14}{:<20}{:>5.1}%  {}  {width}",
             shorten(&point.tensor, wide),
             point.op,
@@ -140,13 +141,13 @@ fn as_table(backbone: &Backbone, points: &[CutView], exits: &[ExitId], timings: 
             bar(point.flops_fraction)
         ));
     }
-    line(String::new());
+    line("");
     let cut = exits.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    line(format!("milliseconds per frame, cut at [{cut}]: medians, in turns with the uncut model"));
-    line("batch   whole   split/whole   segments".to_owned());
+    line(&format!("milliseconds per frame, cut at [{cut}]: medians, in turns with the uncut model"));
+    line("batch   whole   split/whole   segments");
     for (batch, timing) in timings {
         let segments = timing.segments_ms.iter().map(|ms| format!("{ms:.3}")).collect::<Vec<_>>().join("  ");
-        line(format!("{batch:>5}{:>8.3}{:>14.3}   {segments}", timing.whole_ms, timing.ratio));
+        line(&format!("{batch:>5}{:>8.3}{:>14.3}   {segments}", timing.whole_ms, timing.ratio));
     }
     out
 }
