@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::ProducerContext;
+use rdkafka::message::{Header, OwnedHeaders};
+
+mod errors;
+
+pub use errors::{Consequence, Quiet, consequence, log_error, log_line, log_polled};
 
 use crate::config::{Kafka, Topics};
 
@@ -151,75 +154,6 @@ impl Clients {
             .set("delivery.timeout.ms", "25000")
             .set("message.max.bytes", RECORD_BYTES_MAX);
         self.tuned(config)
-    }
-}
-
-/// What follows from a Kafka error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Consequence {
-    /// librdkafka or the next attempt deals with it.
-    GoOn,
-    /// Waiting will not help: the worker stops with an error.
-    Stop,
-}
-
-/// Sorts errors by consequence. What is not known to be permanent is taken as passing.
-#[must_use]
-pub fn consequence(error: &KafkaError) -> Consequence {
-    use RDKafkaErrorCode as Code;
-    if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
-        return Consequence::Stop;
-    }
-    match error.rdkafka_error_code() {
-        Some(
-            Code::Fatal
-            | Code::TopicAuthorizationFailed
-            | Code::GroupAuthorizationFailed
-            | Code::ClusterAuthorizationFailed
-            | Code::SaslAuthenticationFailed
-            | Code::Authentication
-            | Code::UnsupportedSASLMechanism
-            | Code::FencedInstanceId,
-        ) => Consequence::Stop,
-        _ => Consequence::GoOn,
-    }
-}
-
-/// A client context that writes librdkafka's log lines through `tracing`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Quiet;
-
-impl ClientContext for Quiet {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log_line(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        // The end of a partition comes through poll as well, to whoever asked for it.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            tracing::warn!(%error, reason, "kafka client");
-        }
-    }
-}
-
-impl ConsumerContext for Quiet {}
-
-impl ProducerContext for Quiet {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
-}
-
-/// Writes one of librdkafka's log lines.
-pub fn log_line(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    match level {
-        // A commit that meets a rebalance is tried again and counted by its owner.
-        _ if facility == "COMMITFAIL" => tracing::debug!(facility, "{message}"),
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
-            tracing::error!(facility, "{message}");
-        }
-        RDKafkaLogLevel::Warning => tracing::warn!(facility, "{message}"),
-        _ => tracing::debug!(facility, "{message}"),
     }
 }
 

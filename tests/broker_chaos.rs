@@ -93,10 +93,11 @@ fn nothing_is_lost_when_anything_dies() {
         answers.extend(broker.produce(&frames, &records).into_iter().map(|place| (place, 0)));
         until("some frames are answered", || broker.ends(&predictions).iter().sum::<i64>() >= before + ANSWERS);
         match (round % 3, &script) {
-            (2, Some(broker)) => {
+            (2, Some(script)) => {
                 eprintln!("round {round}: the broker dies");
-                broker("kill");
-                broker("start");
+                script("kill");
+                script("start");
+                until("the broker leads again", || [&frames, &predictions].iter().all(|topic| broker.serves(topic)));
             }
             (victim, _) => {
                 let worker = &mut workers[victim % 2];

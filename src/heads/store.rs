@@ -15,7 +15,7 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::{Accepted, HeadSet, Registry};
-use crate::kafka::{Consequence, Quiet, consequence};
+use crate::kafka::{Consequence, Quiet, consequence, log_polled};
 use crate::observe::telemetry::Telemetry;
 
 const POLL: Duration = Duration::from_millis(100);
@@ -87,7 +87,7 @@ impl Reader {
                 Err(StoreError::Kafka { topic: self.topic.clone(), source })
             }
             Some(Err(error)) => {
-                tracing::warn!(%error, topic = self.topic, "reading heads");
+                log_polled(&self.topic, &error);
                 Ok(Event::Nothing)
             }
             Some(Ok(message)) => Ok(Event::Record(Record {

@@ -141,7 +141,7 @@ impl Loop<'_> {
                 Err(IngestError::Fatal { topic: self.topic.to_string(), source })
             }
             Some(Err(error)) => {
-                tracing::warn!(%error, "consuming frames");
+                kafka::log_polled(&self.topic, &error);
                 Ok(None)
             }
         }
@@ -306,7 +306,7 @@ impl ClientContext for Groups {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
             self.telemetry.broker(false);
         }
-        tracing::warn!(%error, reason, "kafka consumer");
+        kafka::log_error("frames", &error, reason);
     }
 
     fn stats(&self, statistics: Statistics) {

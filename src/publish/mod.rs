@@ -272,7 +272,7 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "kafka producer");
+        kafka::log_error("answers", &error, reason);
     }
 }
 

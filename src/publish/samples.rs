@@ -67,7 +67,7 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka producer of samples");
+        kafka::log_error("samples", &error, reason);
     }
 }
 

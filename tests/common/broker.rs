@@ -199,6 +199,15 @@ impl Broker {
         (0..partitions).map(end).collect()
     }
 
+    /// Whether every partition of a topic has a leader that answers: not so at once after a broker came back.
+    pub fn serves(&self, topic: &str) -> bool {
+        let consumer = self.reader();
+        let Ok(metadata) = consumer.fetch_metadata(Some(topic), REQUEST_LIMIT) else { return false };
+        let partitions = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
+        let answers = |partition| consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT).is_ok();
+        !partitions.is_empty() && partitions.iter().all(|partition| answers(partition.id()))
+    }
+
     /// Every committed record that the topic holds now; not one that comes later.
     pub fn read_to_end(&self, topic: &str) -> Vec<OwnedMessage> {
         let consumer = self.reader();
