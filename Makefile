@@ -53,7 +53,7 @@ bench-drift: build ## The watch on Fashion-MNIST: 20,000 pictures new to the dem
 	@models/fashion-resnet18/fetch.py target/fashion
 	@.ci/results.py drift-bright drift-jpeg20 drift-blur drift-rotate drift-noise drift-flip $(ARGS)
 
-results: build ## Measure the README's tables of results again, and write them into it (an hour on two cores)
+results: build ## Measure the README's tables of results again, and write them into it
 	@.ci/need npm python3
 	@models/cifar10-resnet18/fetch.mjs target/cifar10
 	@models/fashion-resnet18/fetch.py target/fashion

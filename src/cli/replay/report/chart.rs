@@ -127,11 +127,12 @@ impl Chart {
             .unwrap_or_default();
     }
 
-    /// A dotted line over all of y, with a word at its top.
+    /// A dotted line over all of y, with a word at its foot.
     pub(super) fn limit_x(&mut self, x: f64, word: &str) {
         let at = self.at((x, 0.0)).0;
         write!(self.svg, "<path class=limit d='M{at:.1} 0V{SIDE}'/>").unwrap_or_default();
-        write!(self.labels, "<em style='left:{:.2}%;top:0'>{word}</em>", self.x.place(x) * 100.0).unwrap_or_default();
+        write!(self.labels, "<em style='left:{:.2}%;bottom:0'>{word}</em>", self.x.place(x) * 100.0)
+            .unwrap_or_default();
     }
 
     /// A dot with a word beside it.

@@ -77,7 +77,7 @@ impl<'a> Gallery<'a> {
             let (image, served, full) = (self.image(frame.frame), self.label(served), self.label(full));
             let exit = frame.exit.map_or_else(String::new, |exit| format!("exit {exit}"));
             let truth = self.scene.truth.get(frame.frame).copied().flatten();
-            let truth = truth.map_or_else(String::new, |class| format!(", true: {}", self.label(class)));
+            let truth = truth.map_or_else(String::new, |class| format!("<br>true: {}", self.label(class)));
             write!(
                 html,
                 "<figure>{image}<figcaption>{served} <span>by {exit}<br>full model: {full}{truth}</span></figcaption></figure>"
