@@ -103,9 +103,7 @@ impl Lines {
             let back =
                 alarm.exits_back_at.map_or("not back since".into(), |frame| format!("back at {}", thousands(frame)));
             let (frame, wrong, audits) = (thousands(alarm.frame), alarm.disagreements, alarm.audits);
-            self.push(&format!(
-                "  alarm         frame {frame}: {wrong} of {audits} audits differed; exits off, {back}"
-            ));
+            self.push(&format!("  alarm         frame {frame}: {wrong} of {audits} audits differed; exits {back}"));
         }
     }
 }
