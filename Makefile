@@ -8,7 +8,7 @@ export ORT_DYLIB_PATH ?= $(CURDIR)/.runtime/libonnxruntime.so
 cargo = cargo --locked
 offramp = target/release/offramp
 
-.PHONY: help demo test build runtime lint fmt kafka-up kafka-down bench bench-cifar chaos clean need
+.PHONY: help demo test build runtime lint fmt kafka-up kafka-down bench bench-cifar bench-drift results chaos clean need
 
 help: ## This list
 	@awk -F ':.*## ' 'BEGIN { print "make TARGET, with one of:" } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,17 @@ bench-cifar: build ## What offramp saves on CIFAR-10: 8,330 pictures new to the 
 	@models/cifar10-resnet18/fetch.mjs target/cifar10
 	@$(offramp) replay --model models/cifar10-resnet18 --frames target/cifar10/frames.npy \
 	    --labels target/cifar10/labels.npy --order shuffle $(ARGS)
+
+bench-drift: build ## The watch on Fashion-MNIST: 20,000 pictures new to the demo model, the second half under each of six drifts
+	@.ci/need python3
+	@models/fashion-resnet18/fetch.py target/fashion
+	@.ci/results.py drift-bright drift-jpeg20 drift-blur drift-rotate drift-noise drift-flip $(ARGS)
+
+results: build ## Measure the README's tables of results again, and write them into it
+	@.ci/need npm python3
+	@models/cifar10-resnet18/fetch.mjs target/cifar10
+	@models/fashion-resnet18/fetch.py target/fashion
+	@.ci/results.py --readme $(ARGS)
 
 chaos: need runtime ## Kill the broker and the workers CHAOS_KILLS times under load (default 20); nothing may be lost
 	@CHAOS_KILLS=$${CHAOS_KILLS:-20} .ci/test chaos

@@ -39,6 +39,27 @@ impl Default for DecodeLimits {
     }
 }
 
+/// A decoded picture, before it is fitted to a backbone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pixels {
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// Interleaved channels: 1 (grey) or 3 (red, green, blue).
+    pub channels: usize,
+    /// `width * height * channels` values, row by row.
+    pub values: Vec<u8>,
+}
+
+impl Pixels {
+    /// The content type under which `values` can be decoded again, as a raw tensor.
+    #[must_use]
+    pub fn content_type(&self) -> String {
+        content_type_u8(self.height, self.width, self.channels)
+    }
+}
+
 /// An 8-bit picture in the decoder's scratch memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Shape {
@@ -86,6 +107,46 @@ impl Decoder {
     /// If `out` is not [`InputSpec::len`] long: the caller's buffer does not fit the backbone.
     pub fn decode(&mut self, payload: &[u8], content_type: Option<&str>, out: &mut [f32]) -> Result<(), Rejection> {
         assert_eq!(out.len(), self.spec.len(), "the output row must be as long as the backbone's input");
+        self.guarded(payload, |decoder| {
+            if let Some(tensor) = content_type.and_then(raw::declared) {
+                return match tensor?.check(payload, &decoder.spec, decoder.limits.max_pixels)? {
+                    raw::Tensor::Pixels(shape) => decoder.fitter.fit(payload, shape, out),
+                    raw::Tensor::Prepared => raw::copy_prepared(payload, &decoder.spec, out),
+                };
+            }
+            let (pixels, shape) =
+                picture_of(&decoder.spec, decoder.limits, &mut decoder.scratch, payload, content_type)?;
+            decoder.fitter.fit(pixels, shape, out)
+        })
+    }
+
+    /// Decodes one frame to 8-bit pixels of its own size: what [`Decoder::decode`] would fit to the backbone. One channel
+    /// if the picture or the backbone is grey, else three.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`], and for a raw `f32` tensor, which is no picture any more.
+    pub fn pixels(&mut self, payload: &[u8], content_type: Option<&str>) -> Result<Pixels, Rejection> {
+        self.guarded(payload, |decoder| {
+            let (values, shape) = match content_type.and_then(raw::declared) {
+                Some(tensor) => match tensor?.check(payload, &decoder.spec, decoder.limits.max_pixels)? {
+                    raw::Tensor::Pixels(shape) => (payload, shape),
+                    raw::Tensor::Prepared => {
+                        let detail = "an f32 tensor is already normalised: it has no 8-bit pixels";
+                        return Err(Rejection::new(RejectReason::BadTensor, detail));
+                    }
+                },
+                None => picture_of(&decoder.spec, decoder.limits, &mut decoder.scratch, payload, content_type)?,
+            };
+            let Shape { width, height, channels } = shape;
+            Ok(Pixels { width, height, channels, values: values.to_vec() })
+        })
+    }
+
+    fn guarded<T>(
+        &mut self,
+        payload: &[u8],
+        work: impl FnOnce(&mut Self) -> Result<T, Rejection>,
+    ) -> Result<T, Rejection> {
         if payload.is_empty() {
             return Err(Rejection::new(RejectReason::Empty, "the record has no bytes"));
         }
@@ -94,7 +155,7 @@ impl Decoder {
             return Err(Rejection::new(RejectReason::TooLarge, detail));
         }
         // The buffers may be half written after a panic; they hold no invariant, and are thrown away all the same.
-        let decoded = catch_unwind(AssertUnwindSafe(|| self.decode_unguarded(payload, content_type, out)));
+        let decoded = catch_unwind(AssertUnwindSafe(|| work(&mut *self)));
         decoded.unwrap_or_else(|panic| {
             self.scratch = picture::Scratch::default();
             self.fitter = Fitter::new(&self.spec);
@@ -102,25 +163,19 @@ impl Decoder {
             Err(Rejection::new(RejectReason::Corrupt, detail))
         })
     }
+}
 
-    fn decode_unguarded(
-        &mut self,
-        payload: &[u8],
-        content_type: Option<&str>,
-        out: &mut [f32],
-    ) -> Result<(), Rejection> {
-        if let Some(tensor) = content_type.and_then(raw::declared) {
-            return match tensor?.check(payload, &self.spec, self.limits.max_pixels)? {
-                raw::Tensor::Pixels(shape) => self.fitter.fit(payload, shape, out),
-                raw::Tensor::Prepared => raw::copy_prepared(payload, &self.spec, out),
-            };
-        }
-        let format = Format::sniff(payload)
-            .ok_or_else(|| Rejection::new(RejectReason::UnknownFormat, unknown_words(payload, content_type)))?;
-        let want_gray = self.spec.channels.count() == 1;
-        let (pixels, shape) = self.scratch.decode(format, payload, want_gray, self.limits.max_pixels)?;
-        self.fitter.fit(pixels, shape, out)
-    }
+/// The pixels of an encoded picture, in the scratch memory.
+fn picture_of<'a>(
+    spec: &InputSpec,
+    limits: DecodeLimits,
+    scratch: &'a mut picture::Scratch,
+    payload: &[u8],
+    content_type: Option<&str>,
+) -> Result<(&'a [u8], Shape), Rejection> {
+    let format = Format::sniff(payload)
+        .ok_or_else(|| Rejection::new(RejectReason::UnknownFormat, unknown_words(payload, content_type)))?;
+    scratch.decode(format, payload, spec.channels.count() == 1, limits.max_pixels)
 }
 
 /// Names what was found, without copying foreign text into logs: only hex digits and a shortened, cleaned content type.

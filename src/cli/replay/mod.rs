@@ -4,22 +4,31 @@
 //! (but for measured times, on which the choice of exits depends). The plain model runs on every frame beside it, in
 //! turns, as the judge of disagreement and of time.
 
+mod drift;
 mod order;
+mod played;
 mod report;
+mod risk;
+mod series;
 mod stream;
+mod summary;
+mod table;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use self::drift::{Drift, Shift};
 use self::order::Order;
-use self::report::Summary;
-use self::stream::Stream;
+use self::played::Outcome;
+use self::report::Scene;
+use self::stream::{Rules, Stream};
+use self::summary::Summary;
 use crate::backbone::LoadOptions;
 use crate::learn::LearnConfig;
 use crate::observe::logging;
-use crate::source::{self, Picture, SourceOptions};
+use crate::source::{self, Label, Picture, SourceOptions};
 use crate::worker::Engine;
 
 /// Arguments of `offramp replay`.
@@ -37,6 +46,12 @@ pub struct ReplayArgs {
     /// Order of the frames.
     #[arg(long, value_enum, default_value_t = Order::File)]
     pub order: Order,
+    /// Change the frames from --drift-from on, as a camera does that gets dirty, dark or turned.
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub drift: Option<Drift>,
+    /// Share of the stream after which frames drift.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    pub drift_from: f64,
     /// Share of the stream after which the figures are taken.
     #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
     pub measure_from: f64,
@@ -84,14 +99,19 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     if args.batch == 0 || args.threads == 0 || !(0.0..1.0).contains(&args.measure_from) {
         bail!("--batch and --threads must be above zero, --measure-from in [0, 1)");
     }
+    if !(0.0..=1.0).contains(&args.drift_from) {
+        bail!("--drift-from must be in [0, 1]");
+    }
+    if let Some(path) = &args.report {
+        // Now rather than after the whole stream.
+        let file = std::fs::File::options().append(true).create(true).open(path);
+        file.with_context(|| format!("writing {}", path.display()))?;
+    }
     let pictures = pictures(args)?;
     eprintln!("loading the model and measuring what its parts cost …");
     let options = LoadOptions { intra_threads: args.threads, ..LoadOptions::default() };
     let engine = Engine::load(&super::locate(&args.model), &options)?;
-    let labels: Vec<Option<usize>> = pictures
-        .iter()
-        .map(|picture| picture.label.as_ref().and_then(|label| label.resolve(&engine.backbone.plan().labels)))
-        .collect();
+    let labels = classes(&pictures, &engine.backbone.plan().labels)?;
     let order = order::arrange(args.order, &labels, args.seed)?;
     let config = LearnConfig {
         epsilon: args.epsilon,
@@ -100,24 +120,45 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
         seed: args.seed,
         ..LearnConfig::default()
     };
+    let place = |share: f64| ((order.len() as f64 * share) as usize).min(order.len() - 1);
+    let measured_from = place(args.measure_from);
+    let shift = args.drift.map(|kind| Shift { kind, from: place(args.drift_from), seed: args.seed });
+    let rules = Rules {
+        copies: !args.no_copies,
+        batch: args.batch,
+        shift,
+        opinions_from: args.report.is_some().then_some(measured_from),
+    };
+    let outcome = play(Stream::new(&engine, config, rules)?, &pictures, &order, args.batch)?;
+    let truth: Vec<Option<usize>> = order.iter().map(|number| labels.get(*number).copied().flatten()).collect();
+    let plan = engine.backbone.plan();
+    let summary = Summary::new(plan, &outcome, &truth, measured_from, shift, args)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&summary)?);
+    } else {
+        print!("{}", table::table(&summary));
+    }
+    if let Some(path) = &args.report {
+        let scene = Scene { plan, pictures: &pictures, order: &order, truth: &truth, shift, outcome: &outcome };
+        std::fs::write(path, report::html(&summary, &scene)).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn play(mut stream: Stream<'_>, pictures: &[Picture], order: &[usize], batch: usize) -> anyhow::Result<Outcome> {
     let bar = ProgressBar::new(order.len() as u64);
     let style = ProgressStyle::with_template("{bar:40.cyan/dim} {pos}/{len} frames  {elapsed}  {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let mut stream = Stream::new(&engine, config, !args.no_copies, args.batch)?;
-    for (batch, numbers) in order.chunks(args.batch).enumerate() {
+    let mut first = 0;
+    for numbers in order.chunks(batch) {
         let frames: Vec<&Picture> = numbers.iter().filter_map(|number| pictures.get(*number)).collect();
-        stream.batch(&frames, batch * args.batch)?;
-        bar.set_position(((batch + 1) * args.batch) as u64);
+        stream.batch(&frames, first)?;
+        first += numbers.len();
+        bar.set_position(first as u64);
         bar.set_message(stream.note());
     }
     bar.finish_and_clear();
-    let truth: Vec<Option<usize>> = order.iter().map(|number| labels.get(*number).copied().flatten()).collect();
-    let summary = Summary::new(&engine, stream.finish(), &truth, args);
-    summary.print(args.json)?;
-    if let Some(path) = &args.report {
-        std::fs::write(path, summary.html()).with_context(|| format!("writing {}", path.display()))?;
-    }
-    Ok(())
+    Ok(stream.finish())
 }
 
 fn pictures(args: &ReplayArgs) -> anyhow::Result<Vec<Picture>> {
@@ -128,4 +169,30 @@ fn pictures(args: &ReplayArgs) -> anyhow::Result<Vec<Picture>> {
         bail!("{} holds no frame", args.frames.display());
     }
     Ok(pictures)
+}
+
+/// The true class of each picture, where it is known. Numbers must be classes of the model; a name that is none (a folder
+/// named otherwise) says nothing.
+fn classes(pictures: &[Picture], names: &[String]) -> anyhow::Result<Vec<Option<usize>>> {
+    let mut foreign = None;
+    let mut classes = Vec::with_capacity(pictures.len());
+    for picture in pictures {
+        let class = picture.label.as_ref().and_then(|label| label.resolve(names));
+        match (&picture.label, class) {
+            (Some(Label::Index(index)), None) => {
+                let (name, last) = (&picture.name, names.len().saturating_sub(1));
+                bail!("label {index} of {name} is no class of the model, which has 0 to {last}; check --labels");
+            }
+            (Some(Label::Name(name)), None) => {
+                let (_, count) = foreign.get_or_insert((name, 0_usize));
+                *count += 1;
+            }
+            _ => {}
+        }
+        classes.push(class);
+    }
+    if let Some((name, count)) = foreign {
+        eprintln!("{count} of {} frames have a label that the model does not know, such as {name:?}", pictures.len());
+    }
+    Ok(classes)
 }

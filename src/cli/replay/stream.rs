@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
-
 use crate::backbone::{Audited, Chain};
 use crate::batch::is_audited;
 use crate::cascade::{self, Auditor, Fate, Mind, Segments};
@@ -17,41 +15,23 @@ use crate::plan::{ExitId, Plan};
 use crate::source::Picture;
 use crate::worker::Engine;
 
-/// What became of one frame.
+use super::drift::Shift;
+use super::played::{Alarm, Opinion, Outcome, Played};
+
+/// Recorded frames are the user's own: only what would exhaust memory is refused.
+pub(super) const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 256 << 20, max_pixels: 1 << 28 };
+
+/// How to play.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Played {
-    /// The class that was served.
-    pub(super) served: usize,
-    /// The class that the full model gives.
-    pub(super) full: usize,
-    /// Where it left.
-    pub(super) exit: Option<ExitId>,
-    /// Whether it was audited.
-    pub(super) audited: bool,
-    /// FLOPs spent on it: backbone, heads, and the copy of an audit.
-    pub(super) flops: u64,
-    /// Seconds of offramp's engine and of the plain model, its share of the batch.
-    pub(super) seconds: f64,
-    pub(super) plain_seconds: f64,
-}
-
-/// An alarm of the watch.
-#[derive(Debug, Clone)]
-pub(super) struct Alarm {
-    pub(super) frame: usize,
-    pub(super) audits: u64,
-    pub(super) disagreements: u64,
-    pub(super) exits_back_at: Option<usize>,
-}
-
-/// Everything that a replay found.
-#[derive(Debug)]
-pub(super) struct Outcome {
-    pub(super) played: Vec<Played>,
-    pub(super) heads: Arc<HeadSet>,
-    pub(super) alarms: Vec<Alarm>,
-    pub(super) learn_seconds: f64,
-    pub(super) why: String,
+pub(super) struct Rules {
+    /// Train on mirrored copies of audited frames.
+    pub(super) copies: bool,
+    /// Frames in a batch.
+    pub(super) batch: usize,
+    /// A change of the camera.
+    pub(super) shift: Option<Shift>,
+    /// From this frame on every exit's opinion is noted, outside the timing; `None`: nowhere.
+    pub(super) opinions_from: Option<usize>,
 }
 
 /// The stream while it plays.
@@ -66,31 +46,31 @@ pub(super) struct Stream<'a> {
     learner: Learner,
     mind: Mind,
     seed: u64,
-    copies: bool,
-    batch: usize,
+    rules: Rules,
     topic: Arc<str>,
     outcome: Outcome,
 }
 
 impl<'a> Stream<'a> {
-    pub(super) fn new(engine: &'a Engine, config: LearnConfig, copies: bool, batch: usize) -> anyhow::Result<Self> {
+    pub(super) fn new(engine: &'a Engine, config: LearnConfig, rules: Rules) -> anyhow::Result<Self> {
         let plan = Arc::clone(engine.backbone.plan());
         let heads = Arc::new(HeadSet::empty());
-        let limits = DecodeLimits { max_bytes: 256 << 20, max_pixels: 1 << 28 };
         Ok(Self {
             engine,
-            decoder: Decoder::new(plan.input.clone(), limits),
+            decoder: Decoder::new(plan.input.clone(), LIMITS),
             plain: engine.backbone.chain(&[])?,
             segments: engine.backbone.chain(&[])?,
             auditor: engine.backbone.auditor()?,
             mind: Mind { scratch: Scratch::default(), suspicion: Suspicion::new(SUSPICION_WINDOW) },
             seed: config.seed,
             learner: Learner::new(&plan, engine.costs.clone(), config),
-            copies,
-            batch,
+            rules,
             topic: Arc::from("replay"),
             outcome: Outcome {
                 played: Vec::new(),
+                opinions: Vec::new(),
+                rejected: 0,
+                first_rejection: None,
                 heads: Arc::clone(&heads),
                 alarms: Vec::new(),
                 learn_seconds: 0.0,
@@ -103,27 +83,74 @@ impl<'a> Stream<'a> {
 
     /// Plays frames `first` and following.
     pub(super) fn batch(&mut self, pictures: &[&Picture], first: usize) -> anyhow::Result<()> {
-        let width = self.plan.input.len();
-        let mut pixels = vec![0.0; pictures.len() * width];
-        for (picture, row) in pictures.iter().zip(pixels.chunks_exact_mut(width)) {
-            let decoded = self.decoder.decode(&picture.bytes, Some(&picture.content_type), row);
-            decoded.with_context(|| format!("frame {}", picture.name))?;
+        let mut pixels = Vec::with_capacity(pictures.len() * self.plan.input.len());
+        let mut played = Vec::with_capacity(pictures.len());
+        for (picture, frame) in pictures.iter().zip(first..) {
+            if self.decode(picture, frame, &mut pixels) {
+                let (served, full, exit, audited) = (None, None, None, false);
+                played.push(Played { frame, served, full, exit, audited, flops: 0, seconds: 0.0, plain_seconds: 0.0 });
+            }
         }
-        let mut played =
-            vec![
-                Played { served: 0, full: 0, exit: None, audited: false, flops: 0, seconds: 0.0, plain_seconds: 0.0 };
-                pictures.len()
-            ];
+        if played.is_empty() {
+            return Ok(());
+        }
         // In turns: whoever runs second finds warm caches.
-        if (first / self.batch).is_multiple_of(2) {
+        if (first / self.rules.batch).is_multiple_of(2) {
             self.plain(&pixels, &mut played)?;
-            self.serve(&pixels, first, &mut played)?;
+            self.serve(&pixels, &mut played)?;
         } else {
-            self.serve(&pixels, first, &mut played)?;
+            self.serve(&pixels, &mut played)?;
             self.plain(&pixels, &mut played)?;
         }
+        self.note_opinions(&pixels, &played)?;
         self.outcome.played.extend(played);
         self.learn(first + pictures.len())
+    }
+
+    /// Appends one frame's input row to `pixels`; false: it is rejected, and counted.
+    fn decode(&mut self, picture: &Picture, frame: usize, pixels: &mut Vec<f32>) -> bool {
+        let before = pixels.len();
+        pixels.resize(before + self.plan.input.len(), 0.0);
+        let row = &mut pixels[before..];
+        let shifted = self.rules.shift.map_or(Ok(None), |shift| shift.apply(&mut self.decoder, picture, frame));
+        let decoded = shifted.and_then(|shifted| {
+            let (bytes, content_type) =
+                shifted.as_ref().map_or((&picture.bytes, &picture.content_type), |(bytes, kind)| (bytes, kind));
+            Ok(self.decoder.decode(bytes, Some(content_type), row)?)
+        });
+        if let Err(error) = &decoded {
+            pixels.truncate(before);
+            self.outcome.rejected += 1;
+            self.outcome.first_rejection.get_or_insert_with(|| format!("{}: {error:#}", picture.name));
+        }
+        decoded.is_ok()
+    }
+
+    /// Asks every exit in force about every frame of the batch; costs a run of the whole model.
+    fn note_opinions(&mut self, pixels: &[f32], played: &[Played]) -> anyhow::Result<()> {
+        let from = self.rules.opinions_from.unwrap_or(usize::MAX);
+        if played.last().is_none_or(|frame| frame.frame < from) {
+            return Ok(());
+        }
+        let mut opinions = vec![Vec::new(); played.len()];
+        if !self.heads.exits().is_empty() {
+            self.auditor.load(played.len())[..pixels.len()].copy_from_slice(pixels);
+            let (heads, mut scratch) = (Arc::clone(&self.heads), Scratch::default());
+            let mut row = opinions.iter_mut();
+            cascade::audit(&mut self.auditor, &heads, played.len(), &mut self.mind.scratch, None, |audit| {
+                let ask = |(position, exit): (usize, &ExitId)| {
+                    let said = heads.decide(position, audit.features.get(exit.index())?, &mut scratch);
+                    let (class, confidence) = (said.verdict.class, said.verdict.confidence.get());
+                    Some(Opinion { exit: *exit, class, confidence, leaves: said.leaves })
+                };
+                if let Some(row) = row.next() {
+                    *row = heads.exits().iter().enumerate().filter_map(ask).collect();
+                }
+            })?;
+        }
+        let noted = opinions.into_iter().zip(played).filter(|(_, frame)| frame.frame >= from);
+        self.outcome.opinions.extend(noted.map(|(opinions, _)| opinions));
+        Ok(())
     }
 
     fn plain(&mut self, pixels: &[f32], played: &mut [Played]) -> anyhow::Result<()> {
@@ -133,7 +160,7 @@ impl<'a> Stream<'a> {
         let empty = HeadSet::empty();
         cascade::serve(&mut self.plain, &empty, rows, &mut self.mind, |fate| {
             if let Fate::Answered(answer) = fate {
-                played[answer.row].full = answer.class;
+                played[answer.row].full = Some(answer.class);
             }
         })?;
         let share = started.elapsed().as_secs_f64() / rows as f64;
@@ -144,26 +171,28 @@ impl<'a> Stream<'a> {
     }
 
     /// What a lane does with a batch: audited rows on the whole model, the others through the exits.
-    fn serve(&mut self, pixels: &[f32], first: usize, played: &mut [Played]) -> anyhow::Result<()> {
+    fn serve(&mut self, pixels: &[f32], played: &mut [Played]) -> anyhow::Result<()> {
         let suspicious = self.mind.suspicion.is_suspicious() && !self.heads.exits().is_empty();
         let rate = self.heads.audit_rate().max(if suspicious { SUSPICIOUS_RATE } else { 0.0 });
-        let drawn = |row: &usize| is_audited(&self.origin(first + row), self.seed, rate);
+        let drawn = |row: &usize| is_audited(&self.origin(played[*row].frame), self.seed, rate);
         let (audited, served): (Vec<usize>, Vec<usize>) = (0..played.len()).partition(drawn);
         let started = Instant::now();
         if !served.is_empty() {
             gather(pixels, &served, self.plan.input.len(), self.segments.load(served.len()));
             let (plan, heads) = (&self.plan, &self.heads);
             cascade::serve(&mut self.segments, heads, served.len(), &mut self.mind, |fate| {
-                if let Fate::Answered(answer) = fate {
-                    let frame = &mut played[served[answer.row]];
-                    (frame.served, frame.exit) = (answer.class, answer.exit);
-                    frame.flops = flops(plan, heads, answer.exit, false);
-                }
+                let (row, class, exit) = match fate {
+                    Fate::Answered(answer) => (answer.row, Some(answer.class), answer.exit),
+                    Fate::NotFinite { row } => (row, None, None),
+                };
+                let frame = &mut played[served[row]];
+                (frame.served, frame.exit) = (class, exit);
+                frame.flops = flops(plan, heads, exit, false);
             })?;
         }
         let mut seconds = started.elapsed();
         if !audited.is_empty() {
-            seconds += self.audit(pixels, &audited, first, rate, played)?;
+            seconds += self.audit(pixels, &audited, rate, played)?;
         }
         let share = seconds.as_secs_f64() / played.len() as f64;
         for frame in played {
@@ -172,51 +201,57 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    fn audit(
-        &mut self,
-        pixels: &[f32],
-        rows: &[usize],
-        first: usize,
-        rate: f64,
-        played: &mut [Played],
-    ) -> anyhow::Result<Duration> {
+    fn audit(&mut self, pixels: &[f32], rows: &[usize], rate: f64, played: &mut [Played]) -> anyhow::Result<Duration> {
         let started = Instant::now();
         let width = self.plan.input.len();
         gather(pixels, rows, width, self.auditor.load(rows.len()));
         let mut samples = Vec::new();
         let (plan, heads) = (Arc::clone(&self.plan), Arc::clone(&self.heads));
         let topic = Arc::clone(&self.topic);
+        let frames: Vec<usize> = rows.iter().map(|row| played[*row].frame).collect();
         let sample = |audit: &cascade::Audit<'_>, row: usize, copy: bool| {
-            let origin = Origin { topic: Arc::clone(&topic), partition: 0, offset: (first + rows[row]) as i64 };
+            let origin = Origin { topic: Arc::clone(&topic), partition: 0, offset: frames[row] as i64 };
             Sample::from_audit(&plan, &audit.features, audit.probabilities, "replay", None, (1.0 / rate) as f32, copy)
                 .map(|sample| sample.with_origin(&origin))
         };
         let Mind { scratch, suspicion } = &mut self.mind;
         cascade::audit(&mut self.auditor, &heads, rows.len(), scratch, Some(suspicion), |audit| {
-            if let Fate::Answered(answer) = audit.fate {
-                let frame = &mut played[rows[answer.row]];
-                (frame.served, frame.audited) = (answer.class, true);
-                frame.flops = flops(&plan, &heads, None, true);
-                samples.push(sample(audit, answer.row, false));
+            let (row, class) = match audit.fate {
+                Fate::Answered(answer) => (answer.row, Some(answer.class)),
+                Fate::NotFinite { row } => (row, None),
+            };
+            let frame = &mut played[rows[row]];
+            (frame.served, frame.audited) = (class, true);
+            frame.flops = flops(&plan, &heads, None, true);
+            if class.is_some() {
+                samples.push(sample(audit, row, false));
             }
         })?;
-        if self.copies && heads.copies() > 0 {
+        if self.rules.copies && heads.copies() > 0 {
             let mut mirrored = vec![0.0; width];
             for row in self.auditor.load(rows.len()).chunks_exact_mut(width).take(rows.len()) {
                 mirror(&plan.input, row, &mut mirrored);
                 row.copy_from_slice(&mirrored);
             }
             cascade::audit(&mut self.auditor, &heads, rows.len(), &mut self.mind.scratch, None, |audit| {
-                if let Fate::Answered(answer) = audit.fate {
-                    played[rows[answer.row]].flops += plan.flops;
-                    samples.push(sample(audit, answer.row, true));
+                let row = match audit.fate {
+                    Fate::Answered(answer) => answer.row,
+                    Fate::NotFinite { row } => row,
+                };
+                played[rows[row]].flops += plan.flops;
+                if matches!(audit.fate, Fate::Answered(_)) {
+                    samples.push(sample(audit, row, true));
                 }
             })?;
         }
         let elapsed = started.elapsed();
+        let first = frames.first().copied().unwrap_or_default();
         for (place, sample) in samples.into_iter().enumerate() {
             let position = (first * 4 + place) as i64;
-            self.learner.observe(sample?, position)?;
+            // What is unfit to learn from is left out, as in the worker.
+            if let Err(rejection) = sample.and_then(|sample| self.learner.observe(sample, position)) {
+                tracing::debug!(%rejection, position, "a sample is left out");
+            }
         }
         Ok(elapsed)
     }
