@@ -53,6 +53,7 @@ const CONFINED: &[(&str, &[&str])] = &[
         "rdkafka",
         &[
             "kafka.rs",
+            "kafka",
             "ingest",
             "publish",
             "heads/store.rs",
