@@ -195,17 +195,10 @@ impl Broker {
     pub fn ends(&self, topic: &str) -> Vec<i64> {
         let consumer = self.reader();
         let partitions = i32::try_from(self.partitions(&consumer, topic)).expect("few");
-        let end = |partition| consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT).expect("watermarks").1;
+        let end = |partition| {
+            settled(|| consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT).map_err(|error| error.to_string())).1
+        };
         (0..partitions).map(end).collect()
-    }
-
-    /// Whether every partition of a topic has a leader that answers: not so at once after a broker came back.
-    pub fn serves(&self, topic: &str) -> bool {
-        let consumer = self.reader();
-        let Ok(metadata) = consumer.fetch_metadata(Some(topic), REQUEST_LIMIT) else { return false };
-        let partitions = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
-        let answers = |partition| consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT).is_ok();
-        !partitions.is_empty() && partitions.iter().all(|partition| answers(partition.id()))
     }
 
     /// Every committed record that the topic holds now; not one that comes later.
@@ -257,11 +250,12 @@ impl Broker {
 
     /// Partitions that have a leader.
     fn partitions(&self, consumer: &BaseConsumer, topic: &str) -> usize {
-        let metadata = consumer.fetch_metadata(Some(topic), REQUEST_LIMIT).expect("the broker answers");
-        metadata
-            .topics()
-            .first()
-            .map_or(0, |topic| topic.partitions().iter().filter(|partition| partition.leader() >= 0).count())
+        settled(|| {
+            let metadata = consumer.fetch_metadata(Some(topic), REQUEST_LIMIT).map_err(|error| error.to_string())?;
+            let partitions = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
+            let led = partitions.iter().all(|partition| partition.leader() >= 0);
+            if led { Ok(partitions.len()) } else { Err(format!("a partition of {topic} has no leader")) }
+        })
     }
 
     fn assign_all(&self, consumer: &BaseConsumer, topic: &str) {
@@ -290,4 +284,17 @@ pub fn header(record: &OwnedMessage, name: &str) -> Option<Vec<u8>> {
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+}
+
+/// What the broker says once it has an answer: for a moment after a topic was made or the broker came back, partitions
+/// have no leader.
+fn settled<T>(mut ask: impl FnMut() -> Result<T, String>) -> T {
+    let limit = Instant::now() + REQUEST_LIMIT;
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(error) => assert!(Instant::now() < limit, "{error}, and so for {REQUEST_LIMIT:?}"),
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
 }
