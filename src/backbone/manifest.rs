@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::BackboneError;
-use super::model::GraphInput;
+use super::reader::GraphInput;
 use crate::frame::{Channels, InputSpec, Layout, Resize};
 
 /// File name looked for in a model's folder.

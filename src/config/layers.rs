@@ -156,8 +156,11 @@ impl Layers {
         };
         let http = self.http(&raw.http.listen);
         let mut engine = raw.engine;
-        if engine.lanes == 0 {
-            engine.lanes = std::thread::available_parallelism().map_or(1, usize::from);
+        match (engine.lanes, engine.threads_per_lane) {
+            // Threads stay open: what is faster is measured once the model is there.
+            (0, _) => engine.lanes = std::thread::available_parallelism().map_or(1, usize::from),
+            (_, 0) => engine.threads_per_lane = 1,
+            _ => {}
         }
         let config = Config {
             name: worker_name(raw.worker.name),
@@ -190,7 +193,7 @@ impl Layers {
     fn check(&mut self, config: &Config) {
         let Config { kafka, topics, engine, exits, learning, .. } = config;
         self.within("engine.lanes", engine.lanes as f64, 1.0, 1024.0);
-        self.within("engine.threads_per_lane", engine.threads_per_lane as f64, 1.0, 1024.0);
+        self.within("engine.threads_per_lane", engine.threads_per_lane as f64, 0.0, 1024.0);
         self.within("engine.max_batch", engine.max_batch as f64, 1.0, 1024.0);
         self.within("engine.max_in_flight", engine.max_in_flight as f64, engine.max_batch as f64, 1e6);
         self.within("engine.max_frame_bytes", engine.max_frame_bytes as f64, 1024.0, 5e8);

@@ -147,7 +147,7 @@ pub struct Topics {
 pub struct Engine {
     /// Lane threads, at least one after proving.
     pub lanes: usize,
-    /// ONNX Runtime threads in a lane.
+    /// ONNX Runtime threads in a lane; 0 after proving: a lane per core or one lane on all of them, as measured at load.
     pub threads_per_lane: usize,
     /// Most frames in one run.
     pub max_batch: usize,

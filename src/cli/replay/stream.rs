@@ -58,7 +58,7 @@ impl<'a> Stream<'a> {
         Ok(Self {
             engine,
             decoder: Decoder::new(plan.input.clone(), LIMITS),
-            plain: engine.backbone.chain(&[])?,
+            plain: engine.backbone.uncut()?,
             segments: engine.backbone.chain(&[])?,
             auditor: engine.backbone.auditor()?,
             mind: Mind { scratch: Scratch::default(), suspicion: Suspicion::new(SUSPICION_WINDOW) },
