@@ -58,7 +58,7 @@ pub struct ReplayArgs {
     /// ONNX Runtime threads.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
-    /// Do not train on mirrored copies of audited frames.
+    /// Do not train on mirrored and shifted copies of audited frames.
     #[arg(long)]
     pub no_copies: bool,
     /// Play only the first N frames.
@@ -98,12 +98,13 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
         delta: args.delta,
         audit_floor: args.audit_floor,
         seed: args.seed,
+        copies: if args.no_copies { 0 } else { LearnConfig::default().copies },
         ..LearnConfig::default()
     };
     let bar = ProgressBar::new(order.len() as u64);
     let style = ProgressStyle::with_template("{bar:40.cyan/dim} {pos}/{len} frames  {elapsed}  {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let mut stream = Stream::new(&engine, config, !args.no_copies, args.batch)?;
+    let mut stream = Stream::new(&engine, config, args.batch)?;
     for (batch, numbers) in order.chunks(args.batch).enumerate() {
         let frames: Vec<&Picture> = numbers.iter().filter_map(|number| pictures.get(*number)).collect();
         stream.batch(&frames, batch * args.batch)?;

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use crate::backbone::{Audited, Chain};
-use crate::batch::is_audited;
+use crate::batch::{draw_of_copy, is_audited};
 use crate::cascade::{self, Auditor, Fate, Mind, Segments};
-use crate::decode::{DecodeLimits, Decoder, mirror};
+use crate::decode::{self, DecodeLimits, Decoder};
 use crate::frame::Origin;
-use crate::heads::{HeadSet, PolicyState, Scratch, Suspicion};
-use crate::lane::{SUSPICION_WINDOW, SUSPICIOUS_RATE, flops};
+use crate::heads::{HeadSet, PolicyState, SUSPICION_WINDOW, SUSPICIOUS_RATE, Scratch, Suspicion};
+use crate::lane::flops;
 use crate::learn::{LearnConfig, Learner, Sample, Unpaced};
 use crate::plan::{ExitId, Plan};
 use crate::source::Picture;
@@ -66,14 +66,13 @@ pub(super) struct Stream<'a> {
     learner: Learner,
     mind: Mind,
     seed: u64,
-    copies: bool,
     batch: usize,
     topic: Arc<str>,
     outcome: Outcome,
 }
 
 impl<'a> Stream<'a> {
-    pub(super) fn new(engine: &'a Engine, config: LearnConfig, copies: bool, batch: usize) -> anyhow::Result<Self> {
+    pub(super) fn new(engine: &'a Engine, config: LearnConfig, batch: usize) -> anyhow::Result<Self> {
         let plan = Arc::clone(engine.backbone.plan());
         let heads = Arc::new(HeadSet::empty());
         let limits = DecodeLimits { max_bytes: 256 << 20, max_pixels: 1 << 28 };
@@ -86,7 +85,6 @@ impl<'a> Stream<'a> {
             mind: Mind { scratch: Scratch::default(), suspicion: Suspicion::new(SUSPICION_WINDOW) },
             seed: config.seed,
             learner: Learner::new(&plan, engine.costs.clone(), config),
-            copies,
             batch,
             topic: Arc::from("replay"),
             outcome: Outcome {
@@ -186,10 +184,12 @@ impl<'a> Stream<'a> {
         let mut samples = Vec::new();
         let (plan, heads) = (Arc::clone(&self.plan), Arc::clone(&self.heads));
         let topic = Arc::clone(&self.topic);
+        let seed = self.seed;
+        let origin =
+            |row: usize| Origin { topic: Arc::clone(&topic), partition: 0, offset: (first + rows[row]) as i64 };
         let sample = |audit: &cascade::Audit<'_>, row: usize, copy: bool| {
-            let origin = Origin { topic: Arc::clone(&topic), partition: 0, offset: (first + rows[row]) as i64 };
             Sample::from_audit(&plan, &audit.features, audit.probabilities, "replay", None, (1.0 / rate) as f32, copy)
-                .map(|sample| sample.with_origin(&origin))
+                .map(|sample| sample.with_origin(&origin(row)))
         };
         let Mind { scratch, suspicion } = &mut self.mind;
         cascade::audit(&mut self.auditor, &heads, rows.len(), scratch, Some(suspicion), |audit| {
@@ -200,12 +200,10 @@ impl<'a> Stream<'a> {
                 samples.push(sample(audit, answer.row, false));
             }
         })?;
-        if self.copies && heads.copies() > 0 {
-            let mut mirrored = vec![0.0; width];
-            for row in self.auditor.load(rows.len()).chunks_exact_mut(width).take(rows.len()) {
-                mirror(&plan.input, row, &mut mirrored);
-                row.copy_from_slice(&mirrored);
-            }
+        let frames = self.auditor.load(rows.len())[..rows.len() * width].to_vec();
+        for number in 0..heads.copies() {
+            let draw = |row: usize| draw_of_copy(&origin(row), seed, number);
+            decode::copies(&plan.input, &frames, number, draw, self.auditor.load(rows.len()));
             cascade::audit(&mut self.auditor, &heads, rows.len(), &mut self.mind.scratch, None, |audit| {
                 if let Fate::Answered(answer) = audit.fate {
                     played[rows[answer.row]].flops += plan.flops;
@@ -215,7 +213,8 @@ impl<'a> Stream<'a> {
         }
         let elapsed = started.elapsed();
         for (place, sample) in samples.into_iter().enumerate() {
-            let position = (first * 4 + place) as i64;
+            // Room for every copy of every row before the next batch.
+            let position = (first * 256 + place) as i64;
             self.learner.observe(sample?, position)?;
         }
         Ok(elapsed)
