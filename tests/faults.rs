@@ -129,6 +129,20 @@ fn a_full_worker_pauses_and_loses_nothing() {
     assert_eq!(committed(&mock), 400);
 }
 
+/// Goal: a learner that is dead (nobody reads the samples) or starved (a thousandth of a core, no credit) holds no frame up:
+/// every frame is answered and committed, and the audits that nobody learns from lie in the log or are dropped.
+#[test]
+fn a_stopped_learner_holds_no_frame_up() {
+    for stopped in [&["learning.enabled=false"][..], &["learning.cpu_share=0.001", "learning.cpu_credit_s=0"][..]] {
+        let mock = cluster();
+        let member = Member::start(&config(&mock.bootstrap_servers(), PREFIX, "one", stopped));
+        feed_frames(&mock, 1000);
+        until("every frame is answered", || answered(&member) >= 1000);
+        member.stop().expect("drained");
+        assert_eq!(committed(&mock), 1000);
+    }
+}
+
 #[test]
 fn a_drain_waits_for_the_answers_that_are_under_way() {
     let mock = cluster();

@@ -203,6 +203,8 @@ impl Layers {
         self.within("exits.audit_floor", exits.audit_floor, 1e-4, 1.0);
         self.within("learning.cpu_share", learning.cpu_share, 0.001, 1.0);
         self.within("learning.cpu_credit_s", learning.cpu_credit_s, 0.0, 1e6);
+        self.within("learning.copies", f64::from(learning.copies), 0.0, 8.0);
+        self.within("learning.samples_per_s", learning.samples_per_s, 1.0, 1e6);
         self.within("learning.camera_interval_ms", learning.camera_interval_ms as f64, 0.0, 8.64e7);
         self.within("learning.window_samples", learning.window_samples as f64, 1000.0, 1e6);
         self.within("kafka.session_timeout_ms", f64::from(kafka.session_timeout_ms), 1000.0, 3.6e6);

@@ -183,10 +183,12 @@ pub struct Learning {
     pub cpu_share: f64,
     /// CPU seconds of credit.
     pub cpu_credit_s: f64,
-    /// Whether audited frames are also run mirrored.
-    pub copies: bool,
+    /// Copies of an audited frame.
+    pub copies: u8,
     /// Audits kept.
     pub window_samples: usize,
+    /// Most samples a second of the whole fleet.
+    pub samples_per_s: f64,
     /// Least time between two certifying audits of one camera.
     pub camera_interval_ms: i64,
 }

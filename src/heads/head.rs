@@ -147,6 +147,13 @@ impl Head {
         self.parts.mean.len()
     }
 
+    /// FLOPs of judging one frame: standardise, two a weight of both layers, softmax.
+    #[must_use]
+    pub fn flops(&self) -> u64 {
+        let parts = &self.parts;
+        (2 * (parts.mean.len() + parts.w1.len() + parts.w2.len()) + 4 * parts.b2.len()) as u64
+    }
+
     /// Classes it can answer, as indices in the backbone's output.
     #[must_use]
     pub fn classes(&self) -> &[u32] {
