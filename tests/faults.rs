@@ -118,6 +118,20 @@ fn a_commit_that_fails_is_made_good_by_a_later_one() {
     assert_eq!(committed(&mock), 40);
 }
 
+/// One test for a bug: an asynchronous commit failed without a word, and where no frame followed nothing was committed.
+#[test]
+fn a_commit_that_fails_is_made_again_though_no_frame_follows() {
+    let mock = cluster();
+    feed_frames(&mock, 40);
+    mock.request_errors(
+        rdkafka::types::RDKafkaApiKey::OffsetCommit,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS],
+    );
+    let member = Member::start(&config(&mock.bootstrap_servers(), PREFIX, "one", &["kafka.commit_interval_ms=2000"]));
+    until("every frame is committed", || committed(&mock) == 40);
+    member.stop().expect("drained");
+}
+
 #[test]
 fn a_full_worker_pauses_and_loses_nothing() {
     let mock = cluster();
