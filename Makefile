@@ -8,7 +8,7 @@ export ORT_DYLIB_PATH ?= $(CURDIR)/.runtime/libonnxruntime.so
 cargo = cargo --locked
 offramp = target/release/offramp
 
-.PHONY: help demo test build runtime lint fmt kafka-up kafka-down bench bench-cifar bench-drift results chaos clean need
+.PHONY: help demo test build runtime lint fmt fuzz kafka-up kafka-down bench bench-cifar bench-drift results chaos clean need
 
 help: ## This list
 	@awk -F ':.*## ' 'BEGIN { print "make TARGET, with one of:" } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +61,9 @@ results: build ## Measure the README's tables of results again, and write them i
 
 chaos: need runtime ## Kill the broker and the workers CHAOS_KILLS times under load (default 20); nothing may be lost
 	@CHAOS_KILLS=$${CHAOS_KILLS:-20} .ci/test chaos
+
+fuzz: need ## Foreign bytes into the reader of models for FUZZ_SECONDS (default 120), with libFuzzer
+	@.ci/fuzz/run $${FUZZ_SECONDS:-120}
 
 clean: ## Delete what was built and fetched, and the test broker with its data
 	@tests/kafka/broker clean

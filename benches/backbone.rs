@@ -1,38 +1,102 @@
-//! What cutting costs: the demo model cut at three exits against the uncut one, one thread, at batch 1, 8 and 32.
+//! What cutting costs: a model cut at three exits against the uncut one, one thread, at batch 1, 8 and 32; and a head.
 //!
-//! Needs ONNX Runtime (`make runtime`). `offramp inspect` times both in turns and gives the ratio; this shows each alone.
+//! Needs ONNX Runtime (`make runtime`). The demo model, and others with `BENCH_MODELS=path:path`. Each is timed alone by
+//! criterion, and both in turns in one run (the line "split over whole"), which is the figure to go by on a busy machine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use offramp::backbone::{Backbone, Chain, LoadOptions};
+use half::f16;
+use offramp::backbone::{Audited, Backbone, Chain, LoadOptions};
 use offramp::cascade::{Auditor, Segments};
+
+use offramp::heads::{Head, HeadParts, Scratch};
 use offramp::plan::ExitId;
+
+const BATCHES: [usize; 3] = [1, 8, 32];
+const CUTS: usize = 3;
+
+fn models() -> Vec<PathBuf> {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/fashion-resnet18");
+    let more = std::env::var("BENCH_MODELS").unwrap_or_default();
+    std::iter::once(demo).chain(more.split(':').filter(|path| !path.is_empty()).map(PathBuf::from)).collect()
+}
+
+/// Three exits, evenly over the candidates.
+fn exits(backbone: &Backbone) -> Vec<ExitId> {
+    let candidates = &backbone.plan().candidates;
+    let pick = |k: usize| candidates.get((2 * k + 1) * candidates.len() / (2 * CUTS)).map(|point| point.exit);
+    (0..CUTS).filter_map(pick).collect()
+}
 
 fn run_through(chain: &mut Chain, rows: usize) {
     for segment in 0..=chain.exits().len() {
-        chain.run(segment, rows).expect("the demo model runs");
+        chain.run(segment, rows).expect("the model runs");
     }
 }
 
 fn backbone(criterion: &mut Criterion) {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/fashion-resnet18");
-    let backbone = Backbone::load(&model, &LoadOptions::default()).expect("the demo model loads");
-    let mut group = criterion.benchmark_group("backbone");
-    for rows in [1, 8, 32] {
-        group.throughput(Throughput::Elements(rows as u64));
-        for (name, exits) in [("whole", vec![]), ("three cuts", vec![ExitId(2), ExitId(4), ExitId(6)])] {
-            let mut chain = backbone.chain(&exits).expect("the exits are there");
-            chain.load(rows).fill(0.5);
-            group.bench_function(BenchmarkId::new(name, rows), |bench| bench.iter(|| run_through(&mut chain, rows)));
+    for model in models() {
+        let backbone = Backbone::load(&model, &LoadOptions::default()).expect("the model loads");
+        let exits = exits(&backbone);
+        let name = model.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let mut group = criterion.benchmark_group(name);
+        group.sample_size(20);
+        for rows in BATCHES {
+            let ratio = backbone.time(&exits, rows).expect("the model runs").ratio;
+            println!("split over whole, batch {rows}, cut at {exits:?}: {ratio:.3} ({})", backbone.engine());
+            group.throughput(Throughput::Elements(rows as u64));
+            let chains = [("whole", backbone.uncut()), ("three cuts", backbone.chain(&exits))];
+            for (name, chain) in chains {
+                let mut chain = chain.expect("the model loads");
+                chain.load(rows).fill(0.5);
+                group
+                    .bench_function(BenchmarkId::new(name, rows), |bench| bench.iter(|| run_through(&mut chain, rows)));
+            }
+            let mut auditor = backbone.auditor().expect("the model loads");
+            auditor.load(rows).fill(0.5);
+            let run = |auditor: &mut Audited| auditor.run(rows).map(drop).expect("the model runs");
+            group.bench_function(BenchmarkId::new("audit", rows), |bench| bench.iter(|| run(&mut auditor)));
         }
-        let mut auditor = backbone.auditor().expect("the model loads");
-        auditor.load(rows).fill(0.5);
-        let run = |auditor: &mut offramp::backbone::Audited| auditor.run(rows).map(drop).expect("the demo model runs");
-        group.bench_function(BenchmarkId::new("audit", rows), |bench| bench.iter(|| run(&mut auditor)));
+        group.finish();
+    }
+}
+
+/// A head of the greatest width, 128 hidden units and ten classes.
+fn head(criterion: &mut Criterion) {
+    const WIDTH: usize = 1024;
+    const HIDDEN: usize = 128;
+    const CLASSES: u8 = 10;
+    let wave = |at: usize| (at as f32 * 0.37).sin() * 0.1;
+    let outputs = usize::from(CLASSES);
+    let parts = HeadParts {
+        exit: ExitId(1),
+        sequence: 1,
+        classes: (0..u32::from(CLASSES)).collect(),
+        other: false,
+        mean: vec![0.0; WIDTH],
+        scale: vec![1.0; WIDTH],
+        w1: (0..WIDTH * HIDDEN).map(|at| f16::from_f32(wave(at))).collect(),
+        b1: vec![0.0; HIDDEN],
+        w2: (0..HIDDEN * outputs).map(|at| f16::from_f32(wave(at))).collect(),
+        b2: vec![0.0; outputs],
+        temperature: 1.0,
+    };
+    let head = Head::new(parts, WIDTH, outputs).expect("sound numbers");
+    let mut group = criterion.benchmark_group("head");
+    for rows in BATCHES {
+        let features: Vec<f32> = (0..rows * WIDTH).map(wave).collect();
+        let mut scratch = Scratch::default();
+        let mut sure = 0;
+        group.throughput(Throughput::Elements(rows as u64));
+        group.bench_function(BenchmarkId::from_parameter(rows), |bench| {
+            bench.iter(|| {
+                head.judge_rows(rows, &features, &mut scratch, |_, v| sure += usize::from(v.confidence.get() > 0.5));
+            });
+        });
     }
     group.finish();
 }
 
-criterion_group!(benches, backbone);
+criterion_group!(benches, backbone, head);
 criterion_main!(benches);

@@ -38,6 +38,20 @@ pub fn next<T>(inbox: &Receiver<T>, max: usize, wait: Duration) -> Next<T> {
 /// frames, every replica decides alike, and a higher rate only adds frames.
 #[must_use]
 pub fn is_audited(origin: &Origin, seed: u64, rate: f64) -> bool {
+    // 53 bits fill a double's mantissa: the draw is uniform on [0, 1).
+    let draw = (draw(origin, seed) >> 11) as f64 / (1_u64 << 53) as f64;
+    draw < rate
+}
+
+/// [`draw`] for the copy `number` of a frame; bits of their own, which know nothing of whether it was audited.
+#[must_use]
+pub fn draw_of_copy(origin: &Origin, seed: u64, number: u8) -> u64 {
+    draw(origin, seed ^ (u64::from(number) + 1) << 48)
+}
+
+/// Uniform bits that belong to a frame's place and the seed.
+#[must_use]
+pub fn draw(origin: &Origin, seed: u64) -> u64 {
     let mut hash = blake3::Hasher::new();
     hash.update(&seed.to_le_bytes());
     hash.update(origin.topic.as_bytes());
@@ -45,9 +59,7 @@ pub fn is_audited(origin: &Origin, seed: u64, rate: f64) -> bool {
     hash.update(&origin.offset.to_le_bytes());
     let mut word = [0; 8];
     hash.finalize_xof().fill(&mut word);
-    // 53 bits fill a double's mantissa: the draw is uniform on [0, 1).
-    let draw = (u64::from_le_bytes(word) >> 11) as f64 / (1_u64 << 53) as f64;
-    draw < rate
+    u64::from_le_bytes(word)
 }
 
 #[cfg(test)]

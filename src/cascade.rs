@@ -118,14 +118,14 @@ pub fn serve<S: Segments>(
             }
             StepOutput::Features(all) => {
                 keep.clear();
-                for (position, row) in alive.iter().enumerate() {
-                    let decision = heads.decide(segment, row_of(all, position, alive.len()), &mut mind.scratch);
+                let Mind { scratch, suspicion } = &mut *mind;
+                heads.decide_rows(segment, alive.len(), all, scratch, |position, decision| {
                     if let (0, Some(reference)) = (segment, heads.reference()) {
-                        mind.suspicion.observe(heads.version(), reference, decision.verdict.confidence);
+                        suspicion.observe(heads.version(), reference, decision.verdict.confidence);
                     }
                     if decision.leaves {
                         answer(Fate::Answered(Answer {
-                            row: *row,
+                            row: alive[position],
                             class: decision.verdict.class,
                             confidence: decision.verdict.confidence.get(),
                             exit: Some(heads.exits()[segment]),
@@ -133,7 +133,7 @@ pub fn serve<S: Segments>(
                     } else {
                         keep.push(position);
                     }
-                }
+                });
                 if keep.is_empty() {
                     return Ok(());
                 }

@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::frame::{InputSpec, RejectReason, Rejection};
 
-pub use augment::{mirror, shift};
+pub use augment::{copies, mirror, shift};
 use fit::Fitter;
 pub(crate) use jpeg::{End as JpegEnd, START as JPEG_START, end_of_picture as jpeg_end};
 use picture::Format;

@@ -113,6 +113,8 @@ pub struct InputSpec {
     pub std: Vec<f32>,
     /// Rule for pictures of another size.
     pub resize: Resize,
+    /// Whether a mirrored picture is one that the camera might have shown.
+    pub mirror: bool,
 }
 
 impl InputSpec {

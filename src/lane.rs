@@ -12,7 +12,7 @@ use crate::batch::{self, Next};
 use crate::cascade::{self, Answer, Audit, Auditor, EngineError, Fate, Mind, Segments};
 use crate::decode::{self, Decoder};
 use crate::frame::{Origin, RawFrame, RejectReason, Rejection};
-use crate::heads::{HeadSet, Scratch, Suspicion};
+use crate::heads::{HeadSet, SUSPICION_WINDOW, SUSPICIOUS_RATE, Scratch, Suspicion};
 use crate::ingest::Taken;
 use crate::learn::{Sample, SampleRejection};
 use crate::observe::health::Heartbeat;
@@ -24,11 +24,6 @@ use crate::publish::{CAMERA_CHARS_MAX, PublishError, Publisher, SampleSink};
 
 /// How long an idle lane sleeps before it shows that it lives.
 const HEARTBEAT: Duration = Duration::from_millis(200);
-/// Frames that the watch on the first exit compares at a time: 200 to 500 see most changes of the input.
-pub(crate) const SUSPICION_WINDOW: u32 = 300;
-/// Audit rate under suspicion: a verdict then needs hundreds of frames instead of tens of thousands.
-pub(crate) const SUSPICIOUS_RATE: f64 = 0.5;
-
 /// What a lane serves with: a policy and a backbone cut at its exits.
 #[derive(Debug)]
 pub struct Serving<S> {
@@ -80,8 +75,8 @@ pub struct LaneOptions {
     pub max_batch: usize,
     /// Seed of the audits.
     pub seed: u64,
-    /// Whether young heads learn from mirrored copies.
-    pub copies: bool,
+    /// Most copies, mirrored and shifted, from which young heads learn.
+    pub copies: u8,
 }
 
 /// Everything a lane thread owns or shares.
@@ -212,27 +207,27 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
         self.copy(&about, rate, mind)
     }
 
-    /// Runs the audited rows again, mirrored: twice the training data while heads are young and frames do not wait.
+    /// Runs the audited rows again, mirrored and shifted: more to train on while heads are young and frames do not wait.
     fn copy(&mut self, about: &[About], rate: f64, mind: &mut Mind) -> Result<(), LaneError> {
-        let waiting = self.inbox.len() > self.options.max_batch;
-        let Some(sink) = self.samples.as_ref().filter(|_| self.options.copies && self.heads.copies() > 0 && !waiting)
-        else {
-            return Ok(());
-        };
-        let rows = about.len();
-        let width = self.plan.input.len();
-        let mut mirrored = vec![0.0; width];
-        for row in self.auditor.load(rows).chunks_exact_mut(width).take(rows) {
-            decode::mirror(&self.plan.input, row, &mut mirrored);
-            row.copy_from_slice(&mirrored);
-        }
-        let plan = &self.plan;
-        cascade::audit(&mut self.auditor, &self.heads, rows, &mut mind.scratch, None, |audit| {
-            if let Some(row) = row_of(audit.fate) {
-                sink.offer(about[row].sample(plan, audit, rate, true));
+        let copies = self.options.copies.min(self.heads.copies());
+        let Some(sink) = self.samples.as_ref().filter(|_| copies > 0) else { return Ok(()) };
+        let (plan, rows, seed) = (&self.plan, about.len(), self.options.seed);
+        let width = rows * plan.input.len();
+        let frames = self.auditor.load(rows)[..width].to_vec();
+        for number in 0..copies {
+            // Copies are the first thing to go when the input lags.
+            if self.inbox.len() > self.options.max_batch {
+                break;
             }
-        })?;
-        self.telemetry.flops(plan.flops * rows as u64, 0);
+            let draw = |row: usize| batch::draw_of_copy(&about[row].origin, seed, number);
+            decode::copies(&plan.input, &frames, number, draw, self.auditor.load(rows));
+            cascade::audit(&mut self.auditor, &self.heads, rows, &mut mind.scratch, None, |audit| {
+                if let Some(row) = row_of(audit.fate) {
+                    sink.offer(about[row].sample(plan, audit, rate, true));
+                }
+            })?;
+            self.telemetry.flops(plan.flops * rows as u64, 0);
+        }
         Ok(())
     }
 }
@@ -329,8 +324,9 @@ impl Desk<'_> {
 
 /// FLOPs spent on a frame: the backbone up to where it left, and every head that looked at it.
 pub(crate) fn flops(plan: &Plan, heads: &HeadSet, exit: Option<ExitId>, audited: bool) -> u64 {
-    let tried = heads.exits().iter().filter(|e| audited || exit.is_none_or(|left| **e <= left));
-    let heads_flops: u64 = tried.filter_map(|e| Some(plan.candidates.get(e.index())?.head_flops)).sum();
+    let tried = (0..heads.exits().len()).map(|position| heads.head(position));
+    let tried = tried.filter(|head| audited || exit.is_none_or(|left| head.exit() <= left));
+    let heads_flops: u64 = tried.map(|head| head.flops()).sum();
     let share = exit.and_then(|e| Some(plan.candidates.get(e.index())?.flops_fraction)).unwrap_or(1.0);
     (plan.flops as f64 * share) as u64 + heads_flops
 }

@@ -327,6 +327,7 @@ impl Wiring<'_> {
             config: learn_config(config),
             cpu_rate: config.learning.cpu_share * cores as f64,
             cpu_credit_s: config.learning.cpu_credit_s,
+            samples_per_s: config.learning.samples_per_s,
             learned,
             telemetry: Arc::clone(&self.telemetry),
         };
@@ -399,6 +400,7 @@ pub fn learn_config(config: &Config) -> LearnConfig {
         delta: config.exits.delta,
         audit_floor: config.exits.audit_floor,
         seed: config.exits.seed,
+        copies: usize::from(config.learning.copies),
         window_samples: config.learning.window_samples,
         camera_interval_ms: config.learning.camera_interval_ms,
         ..LearnConfig::default()

@@ -81,6 +81,20 @@ fn measures_every_part() {
     assert!((costs.piece_ms.iter().sum::<f64>() / costs.whole_ms - 1.0).abs() < 1e-6);
 }
 
+/// Goal: both ways to use two cores are run, and what was loaded for more threads answers alike.
+#[test]
+fn lanes_are_measured_both_ways() {
+    let backbone = load(&demo());
+    let rates = backbone.lane_rates(2).unwrap_or_else(|error| panic!("{error}"));
+    assert!(rates.many > 0.0 && rates.one > 0.0, "{rates:?}");
+    let input = frames(3, backbone.plan().input.len(), 5);
+    let answers = |backbone: &Backbone| {
+        let mut chain = backbone.chain(&[ExitId(3)]).unwrap_or_else(|error| panic!("{error}"));
+        run_through(&mut chain, &input, 3).1
+    };
+    assert_close(&answers(&backbone.with_threads(2)), &answers(&backbone), 1e-4, "two threads");
+}
+
 /// Goal: lanes may own chains on threads of their own and share the backbone. Method: the compiler's.
 #[test]
 fn parts_may_cross_threads() {

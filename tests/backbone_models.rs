@@ -1,4 +1,5 @@
-//! The backbone on tiny models of every make (`tests/models/make.py`), and on what is no usable model.
+//! The backbone on tiny models of every make (`tests/models/make.py`, and `export.py` for those of real exporters), and on
+//! what is no usable model.
 //!
 //! Needs ONNX Runtime (`make runtime`); without it every test fails with the message that says so.
 #![allow(clippy::panic, unreachable_pub, reason = "a test's helpers fail like the test")]
@@ -164,6 +165,28 @@ fn quantised() {
     cuts_cleanly("int8", 2..=3, 2e-2);
 }
 
+/// Goal: what PyTorch's exporter makes of a residual network, of one whose batch norms it did not fold, of squeeze-and-excitation
+/// with `SiLU`, and of its own attention.
+#[test]
+fn exported_by_pytorch() {
+    cuts_cleanly("torch_residual", 3..=4, 1e-4);
+    let unfolded = cuts_cleanly("torch_unfolded", 3..=4, 1e-4);
+    let early = ["BatchNormalization", "Add", "Identity"];
+    assert!(unfolded.cut_points().iter().all(|cut| !early.contains(&cut.op.as_str())), "{:?}", unfolded.cut_points());
+    let squeeze = cuts_cleanly("torch_squeeze", 2..=3, 1e-4);
+    assert!(squeeze.cut_points().iter().filter(|cut| cut.op == "Add").count() == 2, "{:?}", squeeze.cut_points());
+    let vision = cuts_cleanly("torch_vision", 4..=7, 1e-4);
+    assert!(vision.plan().candidates.iter().all(|point| point.feature_width == 32), "mean and first token");
+}
+
+/// Goal: Keras through tf2onnx, pixels last and a name for the batch that means nothing.
+#[test]
+fn exported_by_tf2onnx() {
+    let backbone = cuts_cleanly("keras_inverted", 4..=8, 1e-4);
+    assert_eq!(backbone.plan().input.layout, Layout::Nhwc);
+    assert!(backbone.cut_points().iter().any(|cut| cut.op == "Add"), "{:?}", backbone.cut_points());
+}
+
 /// Goal: a model that cannot be cut still serves.
 #[test]
 fn shallow_model_runs_whole() {
@@ -196,6 +219,10 @@ fn external_weights_that_are_wrong() {
     let weights = fs::read(models().join("external.bin")).expect("read");
     fs::write(folder.path().join("external.bin"), &weights[..weights.len() / 2]).expect("written");
     assert!(refusal(&model).contains("too short"));
+    // Nobody reads three gigabytes to find that they are too many: the file has no blocks on the disk.
+    let large = fs::File::create(folder.path().join("external.bin")).expect("created");
+    large.set_len(3 << 30).expect("a sparse file");
+    assert!(refusal(&model).contains("2 GB"), "{}", refusal(&model));
     let bytes = fs::read(&model).expect("read");
     let at = bytes.windows(12).position(|window| window == b"external.bin").expect("it names its weights");
     let mut outside = bytes.clone();

@@ -14,7 +14,7 @@
 use std::io::Cursor;
 
 use image::{DynamicImage, GrayImage, ImageFormat, Rgb, RgbImage};
-use offramp::decode::{DecodeLimits, Decoder, mirror, shift};
+use offramp::decode::{DecodeLimits, Decoder, copies, mirror, shift};
 use offramp::frame::{Channels, InputSpec, Layout, RejectReason, Resize};
 use proptest::prelude::*;
 
@@ -28,6 +28,7 @@ fn spec(width: usize, height: usize, channels: Channels, layout: Layout) -> Inpu
         mean: vec![0.0; channels.count()],
         std: vec![1.0; channels.count()],
         resize: Resize::Stretch,
+        mirror: true,
     }
 }
 
@@ -341,6 +342,29 @@ proptest! {
         shift(&spec, &frame, dx, dy, &mut here);
         shift(&other, &relaid, dx, dy, &mut there);
         prop_assert_eq!(&relayout(&spec, &here).1, &there);
+    }
+
+    /// Goal: the first copy is the mirror image unless that is forbidden; any other is the frame moved by a tenth at most.
+    #[test]
+    fn copies_are_mirrored_or_moved((spec, frame) in frame_and_spec(), number in 0u8..3, draw: u64, mirrored: bool) {
+        let spec = InputSpec { mirror: mirrored, ..spec };
+        let frames = [frame.clone(), frame.clone()].concat();
+        let mut out = vec![f32::NAN; frames.len()];
+        copies(&spec, &frames, number, |_| draw, &mut out);
+        let (first, second) = out.split_at(frame.len());
+        prop_assert_eq!(first, second);
+        let mut expected = vec![0.0; frame.len()];
+        mirror(&spec, &frame, &mut expected);
+        let moved = |dx, dy| {
+            let mut moved = vec![0.0; frame.len()];
+            shift(&spec, &frame, dx, dy, &mut moved);
+            moved == first
+        };
+        let most = |side: usize| i32::try_from((side + 5) / 10).unwrap().max(1);
+        let (across, down) = (most(spec.width), most(spec.height));
+        let any = (-across..=across).any(|dx| (-down..=down).any(|dy| (dx, dy) != (0, 0) && moved(dx, dy)));
+        let sound = if number == 0 && mirrored { expected == first } else { any };
+        prop_assert!(sound);
     }
 
     #[test]

@@ -118,6 +118,20 @@ fn a_commit_that_fails_is_made_good_by_a_later_one() {
     assert_eq!(committed(&mock), 40);
 }
 
+/// One test for a bug: an asynchronous commit failed without a word, and where no frame followed nothing was committed.
+#[test]
+fn a_commit_that_fails_is_made_again_though_no_frame_follows() {
+    let mock = cluster();
+    feed_frames(&mock, 40);
+    mock.request_errors(
+        rdkafka::types::RDKafkaApiKey::OffsetCommit,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS],
+    );
+    let member = Member::start(&config(&mock.bootstrap_servers(), PREFIX, "one", &["kafka.commit_interval_ms=2000"]));
+    until("every frame is committed", || committed(&mock) == 40);
+    member.stop().expect("drained");
+}
+
 #[test]
 fn a_full_worker_pauses_and_loses_nothing() {
     let mock = cluster();
@@ -127,6 +141,20 @@ fn a_full_worker_pauses_and_loses_nothing() {
     until("every frame is answered", || answered(&member) >= 400);
     member.stop().expect("drained");
     assert_eq!(committed(&mock), 400);
+}
+
+/// Goal: a learner that is dead (nobody reads the samples) or starved (a thousandth of a core, no credit) holds no frame up:
+/// every frame is answered and committed, and the audits that nobody learns from lie in the log or are dropped.
+#[test]
+fn a_stopped_learner_holds_no_frame_up() {
+    for stopped in [&["learning.enabled=false"][..], &["learning.cpu_share=0.001", "learning.cpu_credit_s=0"][..]] {
+        let mock = cluster();
+        let member = Member::start(&config(&mock.bootstrap_servers(), PREFIX, "one", stopped));
+        feed_frames(&mock, 1000);
+        until("every frame is answered", || answered(&member) >= 1000);
+        member.stop().expect("drained");
+        assert_eq!(committed(&mock), 1000);
+    }
 }
 
 #[test]

@@ -228,3 +228,56 @@ fn a_model_where_no_exit_pays_gets_none() {
     assert!(status.audit_rate <= 0.1, "{status:?}");
     assert_eq!(status.why, "no set of exits is cheaper than the whole model");
 }
+
+/// Goal: a fleet that makes more samples than it may audits less, from the first frame on, and more again when it may.
+#[test]
+fn audits_stay_within_the_fleets_limit() {
+    let mut world = World::new(13);
+    let plan = world.plan();
+    let mut learner = Learner::new(&plan, costs(2), quick());
+    learner.limit_audits(0.25);
+    learner.observe(world.frame(0.0).sample(&plan, 1.0), 0).expect("sound");
+    let publication = learner.work(&mut Unpaced).expect("a policy that lowers the rate");
+    assert_eq!((publication.policy().state, publication.policy().exits.len()), (PolicyState::Learning, 0));
+    assert!((publication.policy().audit_rate - 0.25).abs() < 1e-9);
+    learner.limit_audits(1.0);
+    assert!(learner.work(&mut Unpaced).is_some_and(|publication| publication.policy().audit_rate >= 1.0));
+    assert!(learner.work(&mut Unpaced).is_none());
+}
+
+/// Goal: a lasting change that breaks no promise is examined once and is then the new normal.
+#[test]
+fn a_harmless_change_does_not_keep_audits_up() {
+    let mut world = World::new(14);
+    world.shift = 1.0;
+    let mut fleet = Fleet::new(&world, quick());
+    for _ in 0..6000 {
+        let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
+    }
+    assert!(!fleet.set.exits().is_empty() && fleet.set.audit_rate() < 0.02, "{:?}", fleet.learner.status());
+    // Less noise: the exits are surer than before, and right.
+    world.shift = 0.0;
+    fleet.reset_counts();
+    for _ in 0..4000 {
+        let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
+    }
+    assert!(fleet.audited > 500, "it was examined: {} audits", fleet.audited);
+    fleet.reset_counts();
+    for _ in 0..4000 {
+        let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
+    }
+    assert!(fleet.audited < 400, "{} audits: {:?}", fleet.audited, fleet.learner.status());
+    assert_eq!(fleet.learner.status().alarms, 0);
+}
+
+#[test]
+fn an_epsilon_out_of_reach_leaves_exits_off_and_says_so() {
+    let mut world = World::new(15);
+    let plan = world.plan();
+    let mut learner = Learner::new(&plan, costs(2), LearnConfig { epsilon: 1e-4, ..quick() });
+    for position in 0..420 {
+        learner.observe(world.frame(0.0).sample(&plan, 1.0), position).expect("sound");
+        assert!(learner.work(&mut Unpaced).is_none());
+    }
+    assert_eq!(learner.status().why, "certifying needs 52981 clean audits, has 120");
+}

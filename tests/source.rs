@@ -150,6 +150,7 @@ fn what_a_source_encodes_the_decoder_reads_back() {
         mean: vec![0.0],
         std: vec![1.0],
         resize: Resize::Stretch,
+        mirror: true,
     };
     for (encoding, tolerance) in [(Encoding::Png, 0.0), (Encoding::Raw, 0.0), (Encoding::Jpeg, 6.0)] {
         let options = SourceOptions { encoding, ..SourceOptions::default() };

@@ -1,9 +1,9 @@
 //! Which tensors a backbone may be cut at, and which of them are worth a head. Pure.
 
+use super::facts::Facts;
 use super::flops::node_flops;
 use super::graph::{Class, Graph};
 use super::onnx::{GraphProto, NodeProto};
-use super::probe::Facts;
 use super::split::Port;
 
 /// An exit below this share of the FLOPs sees next to nothing.
@@ -37,8 +37,7 @@ pub(super) fn cut_points(
         let nodes = graph.between(&[], ends).into_iter();
         nodes
             .filter(|node| node.makes().any(|name| graph.class(name) == Class::Data))
-            .map(|node| sizes.flops(node))
-            .sum()
+            .fold(0, |sum, node| sizes.flops(node).saturating_add(sum))
     };
     let total = flops(&[output]);
     let usable = |tensor: &&str| {
@@ -164,5 +163,31 @@ impl<'a> Sizes<'a> {
 
     fn flops(&self, node: &NodeProto) -> u64 {
         node_flops(node, &|name| self.weights.get(name).map(Vec::as_slice).or_else(|| self.facts.shape(name)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::Seen;
+    use super::super::onnx::{FLOAT, TensorProto};
+    use super::*;
+
+    /// Goal: weights that are declared larger than anything that exists make no count run over (found by the fuzz target).
+    #[test]
+    fn absurd_weights_saturate() {
+        let mut graph = GraphProto::default();
+        let mut facts = Facts::default();
+        for (read, made) in [("image", "a"), ("a", "b"), ("b", "c")] {
+            let weight = format!("w_{made}");
+            graph.node.push(NodeProto::new("ConvTranspose", made, &[read, &weight], &[made]));
+            let dims = vec![3, i64::MAX, i64::MAX];
+            graph.initializer.push(TensorProto { name: Some(weight), dims, ..TensorProto::default() });
+            let seen = Seen { element: FLOAT, at_one: vec![1, 1 << 40, 1 << 40], finite: true, ..Seen::default() };
+            facts.seen.insert(made.to_owned(), seen);
+        }
+        let (points, total) = cut_points(&graph, "image", "c", &facts).expect("a sound graph");
+        assert_eq!(total, u64::MAX);
+        assert!(points.iter().all(|point| (0.0..=1.0).contains(&point.fraction)), "{points:?}");
+        assert!(spread(&points, 4, |_| true).len() <= 4);
     }
 }

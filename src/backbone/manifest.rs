@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::BackboneError;
-use super::model::GraphInput;
+use super::reader::GraphInput;
 use crate::frame::{Channels, InputSpec, Layout, Resize};
 
 /// File name looked for in a model's folder.
@@ -40,6 +40,7 @@ pub(super) struct Manifest {
     mean: Option<Vec<f32>>,
     std: Option<Vec<f32>>,
     resize: Option<Resize>,
+    mirror: Option<bool>,
     /// Where it was read, for messages.
     source: PathBuf,
 }
@@ -88,6 +89,7 @@ impl Manifest {
                 "resize",
                 &[("stretch", Resize::Stretch), ("crop", Resize::Crop), ("letterbox", Resize::Letterbox)],
             ),
+            mirror: input.switch("mirror"),
             source: source.to_owned(),
         };
         input.finish();
@@ -163,7 +165,8 @@ impl Manifest {
             return Err(BackboneError::Manifest { path: self.source.clone(), problems: problems.join("\n  ") });
         }
         let (scale, resize) = (self.scale.unwrap_or(SCALE), self.resize.unwrap_or(Resize::Stretch));
-        Ok(InputSpec { width, height, channels, layout, scale, mean, std, resize })
+        let mirror = self.mirror.unwrap_or(true);
+        Ok(InputSpec { width, height, channels, layout, scale, mean, std, resize, mirror })
     }
 
     /// The labels for so many classes: as given, or `class-0` and on.
@@ -228,6 +231,10 @@ impl<'p> Section<'p> {
     fn side(&mut self, key: &'static str) -> Option<i64> {
         let what = format!("a number of pixels, 1 to {SIDE_MAX}");
         self.take(key, &what, |value| value.as_integer().filter(|side| (1..=SIDE_MAX).contains(side)))
+    }
+
+    fn switch(&mut self, key: &'static str) -> Option<bool> {
+        self.take(key, "true or false", Value::as_bool)
     }
 
     fn number(&mut self, key: &'static str) -> Option<f32> {

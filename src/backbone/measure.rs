@@ -31,7 +31,7 @@ pub struct Timing {
 /// Times the backbone cut at `exits` against the uncut one, at one batch size.
 pub(super) fn time(backbone: &Backbone, exits: &[ExitId], batch: usize) -> Result<Timing, BackboneError> {
     let batch = batch.max(1);
-    let (mut cut, mut whole) = (backbone.chain(exits)?, backbone.chain(&[])?);
+    let (mut cut, mut whole) = (backbone.chain(exits)?, backbone.uncut()?);
     let frames = noise(batch * backbone.plan().input.len());
     cut.load(batch).copy_from_slice(&frames);
     whole.load(batch).copy_from_slice(&frames);
@@ -85,11 +85,8 @@ pub(super) fn compare(backbone: &Backbone) -> Result<Found, BackboneError> {
     let candidates = &backbone.plan().candidates;
     let step = candidates.len().div_ceil(CUTS).max(1);
     let some: Vec<ExitId> = candidates.iter().step_by(step).map(|point| point.exit).collect();
-    let mut chains = [
-        backbone.chain_of(&[], Split::Plain)?,
-        backbone.chain_of(&some, Split::Plain)?,
-        backbone.chain_of(&some, Split::Optimised)?,
-    ];
+    let mut chains =
+        [backbone.uncut()?, backbone.chain_of(&some, Split::Plain)?, backbone.chain_of(&some, Split::Optimised)?];
     let frames = noise(BATCH * backbone.plan().input.len());
     let mut answers = Vec::new();
     for chain in &mut chains {
@@ -204,7 +201,7 @@ fn thread_time() -> Duration {
     Duration::ZERO
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }

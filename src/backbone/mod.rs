@@ -1,13 +1,17 @@
 //! 4 · The backbone: the user's ONNX model, read, cut where it can be left, and run.
 //!
-//! `manifest` and `model` read files; `probe` asks ONNX Runtime for shapes; `graph`, `cuts`, `flops`, `pool` and `split`
-//! are pure; `session` and `runtime` alone use `ort`. Knows nothing of Kafka, of heads or of policies.
+//! `manifest` and `model` open files; `probe` asks ONNX Runtime for shapes; `reader`, `facts`, `graph`, `cuts`, `flops`,
+//! `pool` and `split` are pure; `session` and `runtime` alone use `ort`. Knows nothing of Kafka, of heads or of policies.
 
 mod chain;
 mod cuts;
 mod describe;
+mod facts;
 mod flops;
 mod graph;
+#[cfg(test)]
+mod known;
+mod lanes;
 mod manifest;
 mod measure;
 mod model;
@@ -16,6 +20,7 @@ mod optimised;
 mod pool;
 mod prepare;
 mod probe;
+mod reader;
 pub mod runtime;
 mod session;
 mod split;
@@ -23,10 +28,9 @@ mod split;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use prost::Message;
-
 pub use chain::{Audited, Chain};
 pub use describe::{CutView, ModelView, TensorView};
+pub use lanes::LaneRates;
 pub use measure::Timing;
 
 use crate::cascade::EngineError;
@@ -141,8 +145,8 @@ impl BackboneError {
     }
 }
 
-/// A loaded model with its plan; shared by all lanes.
-#[derive(Debug)]
+/// A loaded model with its plan; shared by all lanes. A clone shares the model's bytes.
+#[derive(Debug, Clone)]
 pub struct Backbone {
     plan: Arc<Plan>,
     prepared: Prepared,
@@ -171,7 +175,7 @@ impl Backbone {
         let manifest = Manifest::read(path)?;
         let file = ModelFile::read(&manifest.model)?;
         let graph = file.model.graph.as_ref();
-        let input = graph.ok_or_else(|| "holds no graph".to_owned()).and_then(model::image_input);
+        let input = graph.ok_or_else(|| "holds no graph".to_owned()).and_then(reader::image_input);
         let input = input.map_err(|reason| BackboneError::model(&manifest.model, reason))?;
         let spec = manifest.input_spec(&input)?;
         let prepared = prepare::prepare(file.model, &input, &spec, &manifest, options)?;
@@ -249,6 +253,14 @@ impl Backbone {
     /// When an exit is unknown or a segment cannot be loaded.
     pub fn chain(&self, exits: &[ExitId]) -> Result<Chain, BackboneError> {
         self.chain_of(exits, if self.optimised.is_some() { Split::Optimised } else { Split::Plain })
+    }
+
+    /// The model as it would run without us: what a cut is measured against.
+    ///
+    /// # Errors
+    /// When the model cannot be loaded.
+    pub fn uncut(&self) -> Result<Chain, BackboneError> {
+        self.chain_of(&[], Split::Plain)
     }
 
     fn chain_of(&self, exits: &[ExitId], wanted: Split) -> Result<Chain, BackboneError> {
@@ -346,7 +358,7 @@ impl Backbone {
         let part = split::extract(&optimised.model, &self.prepared.input.tensor, start, ends)
             .map_err(|reason| BackboneError::Segment { segment, reason })?;
         // As it stands: even the lowest level of rewriting would bring the loss of a plain split back.
-        Session::load(&part.encode_to_vec(), Level::AsIs, self.options.intra_threads, None)
+        Session::load(&part, Level::AsIs, self.options.intra_threads, None)
             .map_err(|error| BackboneError::segment(segment, error))
     }
 
@@ -361,7 +373,7 @@ impl Backbone {
         split::add_features(&mut model, pooled.iter().map(|candidate| &candidate.pooling));
         let part = split::extract(&model, &self.prepared.input.tensor, start, ends)
             .map_err(|reason| BackboneError::Segment { segment, reason })?;
-        Session::load(&part.encode_to_vec(), Level::All, self.options.intra_threads, None)
+        Session::load(&part, Level::All, self.options.intra_threads, None)
             .map_err(|error| BackboneError::segment(segment, error))
     }
 }

@@ -8,18 +8,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
-use prost::Message;
 
+use super::facts::Seen;
 use super::graph::{Class, Graph};
-use super::model;
 use super::onnx::{ModelProto, NodeProto, ValueInfoProto};
 use super::prepare::{Candidate, Prepared};
-use super::probe::{self, Seen};
+use super::probe;
+use super::reader;
 use super::session::{Feed, Level, Session};
 use super::split::{self, Port};
 
 /// The rewritten graph with every candidate's features as outputs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Optimised {
     pub(super) model: ModelProto,
     /// Per candidate: the tensor to cut at; `None` where the rewriting left none.
@@ -40,9 +40,9 @@ pub(super) fn optimise(prepared: &Prepared, threads: usize) -> Result<Optimised,
     let whole = split::extract(&whole, input, &prepared.input, &ends)?;
     let folder = Folder::make().map_err(|error| format!("no temporary folder: {error}"))?;
     let file = folder.0.join("optimised.onnx");
-    Session::load(&whole.encode_to_vec(), Level::All, threads, Some(&file)).map_err(|error| error.to_string())?;
+    Session::load(&whole, Level::All, threads, Some(&file)).map_err(|error| error.to_string())?;
     let bytes = fs::read(&file).map_err(|error| format!("ONNX Runtime wrote no optimised model: {error}"))?;
-    let model = model::parse(Bytes::from(bytes))?;
+    let model = reader::parse(Bytes::from(bytes))?;
     let tensors = branches(&model, prepared)?;
     let ports = ports(&model, prepared, &tensors)?;
     Ok(Optimised { model, ports })
@@ -87,7 +87,7 @@ fn ports(model: &ModelProto, prepared: &Prepared, tensors: &[Option<String>]) ->
         graph.output = names.iter().map(|name| ValueInfoProto::named(name)).collect();
         graph.value_info.clear();
     }
-    let mut session = Session::load(&open.encode_to_vec(), Level::AsIs, 1, None).map_err(|error| error.to_string())?;
+    let mut session = Session::load(&open, Level::AsIs, 1, None).map_err(|error| error.to_string())?;
     let dims = &prepared.input.dims;
     let frames = probe::noise(2 * dims.iter().product::<usize>());
     let mut seen = Vec::new();

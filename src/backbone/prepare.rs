@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 
 use super::cuts::{self, CutPoint};
+use super::facts::{Facts, Seen};
 use super::manifest::{Manifest, Scores};
-use super::model::GraphInput;
 use super::onnx::{DataType, DimValue, FLOAT, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
 use super::pool::{self, Pooling};
-use super::probe::{self, Facts};
+use super::probe;
+use super::reader::GraphInput;
 use super::split::{self, BATCH, Port};
 use super::{BackboneError, LoadOptions};
 use crate::frame::{InputSpec, Layout};
@@ -25,7 +26,7 @@ pub(super) struct Candidate {
 }
 
 /// A model ready to be cut.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Prepared {
     pub(super) model: ModelProto,
     /// The input as frames are fed: f32.
@@ -187,7 +188,7 @@ fn fix_input(graph: &mut GraphProto, input: &GraphInput, spec: &InputSpec) -> Re
 fn choose_scores(outputs: &[String], facts: &Facts, labels: Option<usize>) -> Result<(String, usize), String> {
     let mut found: Vec<(usize, &String, usize)> = Vec::new();
     for name in outputs {
-        let Some(dims) = facts.seen.get(name).and_then(super::probe::Seen::row_dims) else {
+        let Some(dims) = facts.seen.get(name).and_then(Seen::row_dims) else {
             continue;
         };
         let classes = dims.first().copied().unwrap_or(0);

@@ -8,8 +8,9 @@ use std::path::Path;
 use ort::session::Session as OrtSession;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{DynTensor, DynValue, TensorElementType, TensorRef};
+use prost::Message;
 
-use super::onnx::DataType;
+use super::onnx::{DataType, ModelProto};
 use super::runtime::{self, RuntimeError};
 
 /// How far ONNX Runtime may rewrite what it loads.
@@ -62,11 +63,24 @@ pub(super) enum Feed<'a> {
 }
 
 impl Session {
-    /// Loads a serialised model. With `save` the rewritten graph is written there.
-    pub(super) fn load(model: &[u8], level: Level, threads: usize, save: Option<&Path>) -> Result<Self, SessionError> {
+    /// Loads a model. With `save` the rewritten graph is written there.
+    pub(super) fn load(
+        model: &ModelProto,
+        level: Level,
+        threads: usize,
+        save: Option<&Path>,
+    ) -> Result<Self, SessionError> {
+        let mut builder = Self::builder(level, threads)?;
+        if let Some(path) = save {
+            builder = builder.with_optimized_model_path(path)?;
+        }
+        Self::commit(builder, model)
+    }
+
+    fn builder(level: Level, threads: usize) -> Result<SessionBuilder, SessionError> {
         let environment = runtime::environment()?;
         // Every option that timing or memory hangs on is set here and not left to a default.
-        let mut builder: SessionBuilder = OrtSession::builder(environment)?
+        Ok(OrtSession::builder(environment)?
             .with_optimization_level(match level {
                 Level::All => GraphOptimizationLevel::All,
                 Level::AsIs => GraphOptimizationLevel::Disable,
@@ -75,12 +89,13 @@ impl Session {
             .with_inter_threads(1)?
             .with_intra_threads(threads.max(1))?
             .with_intra_op_spinning(false)?
-            .with_memory_pattern(true)?;
-        if let Some(path) = save {
-            builder = builder.with_optimized_model_path(path)?;
-        }
+            .with_memory_pattern(true)?)
+    }
+
+    fn commit(mut builder: SessionBuilder, model: &ModelProto) -> Result<Self, SessionError> {
+        let bytes = model.encode_to_vec();
         // The crate panics on some shapes that only a broken graph has (a dim below -1): foreign bytes must not stop us.
-        let inner = catch_unwind(AssertUnwindSafe(|| builder.commit_from_memory(model))).map_err(|panic| {
+        let inner = catch_unwind(AssertUnwindSafe(|| builder.commit_from_memory(&bytes))).map_err(|panic| {
             let words = panic.downcast_ref::<String>().map_or("the graph's shapes are broken", String::as_str);
             SessionError::Ort(words.to_owned())
         })??;

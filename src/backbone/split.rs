@@ -2,10 +2,10 @@
 //!
 //! Pure: models in, models out. Works on the user's graph as on the one that ONNX Runtime rewrote.
 
+use super::facts::Facts;
 use super::graph::{Class, Graph};
 use super::onnx::{DimValue, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use super::pool::Pooling;
-use super::probe::Facts;
 
 /// Name of the free batch dimension and of the tensor that holds its size.
 pub(super) const BATCH: &str = "offramp_batch";
@@ -23,7 +23,7 @@ pub(super) struct Port {
 impl Port {
     /// Elements per row.
     pub(super) fn row(&self) -> usize {
-        self.dims.iter().product()
+        self.dims.iter().fold(1, |product, &dim| product.saturating_mul(dim))
     }
 
     fn info(&self) -> ValueInfoProto {

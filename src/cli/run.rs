@@ -95,12 +95,12 @@ struct Running {
 
 /// Loads the model, opens the endpoints, makes the topics ready, starts the worker. Blocking work stays off the async
 /// threads.
-async fn start(config: Config) -> anyhow::Result<Running> {
+async fn start(mut config: Config) -> anyhow::Result<Running> {
     let model = super::locate(&config.model);
-    let options = LoadOptions { intra_threads: config.engine.threads_per_lane, ..LoadOptions::default() };
-    let engine =
-        tokio::task::spawn_blocking(move || Engine::load(&model, &options)).await.context("loading panicked")?;
-    let engine = engine.map_err(unusable_model)?;
+    let (lanes, threads) = (config.engine.lanes, config.engine.threads_per_lane);
+    let loading = tokio::task::spawn_blocking(move || Engine::load_for(&model, lanes, threads)).await;
+    let (engine, lanes) = loading.context("loading panicked")?.map_err(unusable_model)?;
+    config.engine.lanes = lanes;
     let telemetry = Arc::new(Telemetry::new(&config.name, engine.backbone.plan())?);
     let (http_stop, stopped) = oneshot::channel::<()>();
     let http = match config.http {
@@ -169,5 +169,22 @@ impl Engine {
         let backbone = Backbone::load(model, options)?;
         let costs = backbone.measure(LIVE_BATCH)?;
         Ok(Self { backbone: Arc::new(backbone), costs })
+    }
+
+    /// The same for a worker; with `threads` 0 the cores become lanes or one lane's threads, whichever is faster. Gives the
+    /// number of lanes beside the engine.
+    fn load_for(model: &Path, lanes: usize, threads: usize) -> anyhow::Result<(Self, usize)> {
+        let options = LoadOptions { intra_threads: threads.max(1), ..LoadOptions::default() };
+        if threads > 0 || lanes == 1 {
+            return Ok((Self::load(model, &options)?, lanes));
+        }
+        let backbone = Backbone::load(model, &options)?;
+        let rates = backbone.lane_rates(lanes)?;
+        let one = rates.one_is_faster();
+        let (lanes, threads) = if one { (1, lanes) } else { (lanes, 1) };
+        tracing::info!(lanes, threads, frames_per_s.many = rates.many, frames_per_s.one = rates.one, "lanes chosen");
+        let backbone = backbone.with_threads(threads);
+        let costs = backbone.measure(LIVE_BATCH)?;
+        Ok((Self { backbone: Arc::new(backbone), costs }, lanes))
     }
 }

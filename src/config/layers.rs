@@ -156,8 +156,11 @@ impl Layers {
         };
         let http = self.http(&raw.http.listen);
         let mut engine = raw.engine;
-        if engine.lanes == 0 {
-            engine.lanes = std::thread::available_parallelism().map_or(1, usize::from);
+        match (engine.lanes, engine.threads_per_lane) {
+            // Threads stay open: what is faster is measured once the model is there.
+            (0, _) => engine.lanes = std::thread::available_parallelism().map_or(1, usize::from),
+            (_, 0) => engine.threads_per_lane = 1,
+            _ => {}
         }
         let config = Config {
             name: worker_name(raw.worker.name),
@@ -190,7 +193,7 @@ impl Layers {
     fn check(&mut self, config: &Config) {
         let Config { kafka, topics, engine, exits, learning, .. } = config;
         self.within("engine.lanes", engine.lanes as f64, 1.0, 1024.0);
-        self.within("engine.threads_per_lane", engine.threads_per_lane as f64, 1.0, 1024.0);
+        self.within("engine.threads_per_lane", engine.threads_per_lane as f64, 0.0, 1024.0);
         self.within("engine.max_batch", engine.max_batch as f64, 1.0, 1024.0);
         self.within("engine.max_in_flight", engine.max_in_flight as f64, engine.max_batch as f64, 1e6);
         self.within("engine.max_frame_bytes", engine.max_frame_bytes as f64, 1024.0, 5e8);
@@ -200,6 +203,8 @@ impl Layers {
         self.within("exits.audit_floor", exits.audit_floor, 1e-4, 1.0);
         self.within("learning.cpu_share", learning.cpu_share, 0.001, 1.0);
         self.within("learning.cpu_credit_s", learning.cpu_credit_s, 0.0, 1e6);
+        self.within("learning.copies", f64::from(learning.copies), 0.0, 8.0);
+        self.within("learning.samples_per_s", learning.samples_per_s, 1.0, 1e6);
         self.within("learning.camera_interval_ms", learning.camera_interval_ms as f64, 0.0, 8.64e7);
         self.within("learning.window_samples", learning.window_samples as f64, 1000.0, 1e6);
         self.within("kafka.session_timeout_ms", f64::from(kafka.session_timeout_ms), 1000.0, 3.6e6);

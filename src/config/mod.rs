@@ -147,7 +147,7 @@ pub struct Topics {
 pub struct Engine {
     /// Lane threads, at least one after proving.
     pub lanes: usize,
-    /// ONNX Runtime threads in a lane.
+    /// ONNX Runtime threads in a lane; 0 after proving: a lane per core or one lane on all of them, as measured at load.
     pub threads_per_lane: usize,
     /// Most frames in one run.
     pub max_batch: usize,
@@ -183,10 +183,12 @@ pub struct Learning {
     pub cpu_share: f64,
     /// CPU seconds of credit.
     pub cpu_credit_s: f64,
-    /// Whether audited frames are also run mirrored.
-    pub copies: bool,
+    /// Copies of an audited frame.
+    pub copies: u8,
     /// Audits kept.
     pub window_samples: usize,
+    /// Most samples a second of the whole fleet.
+    pub samples_per_s: f64,
     /// Least time between two certifying audits of one camera.
     pub camera_interval_ms: i64,
 }

@@ -147,6 +147,13 @@ impl Head {
         self.parts.mean.len()
     }
 
+    /// FLOPs of judging one frame: standardise, two a weight of both layers, softmax.
+    #[must_use]
+    pub fn flops(&self) -> u64 {
+        let parts = &self.parts;
+        (2 * (parts.mean.len() + parts.w1.len() + parts.w2.len()) + 4 * parts.b2.len()) as u64
+    }
+
     /// Classes it can answer, as indices in the backbone's output.
     #[must_use]
     pub fn classes(&self) -> &[u32] {
@@ -171,60 +178,93 @@ impl Head {
     /// Features of another width are a caller's mistake and give [`Confidence::NONE`].
     #[must_use]
     pub fn judge(&self, features: &[f32], scratch: &mut Scratch) -> Verdict {
+        let mut verdict = self.nothing();
+        self.judge_rows(1, features, scratch, |_, found| verdict = found);
+        verdict
+    }
+
+    /// Judges frames by their pooled features, `rows x width` values: each as [`Head::judge`] judges it alone, bit for bit.
+    /// `each` is told the row and the verdict, in order.
+    pub fn judge_rows(&self, rows: usize, features: &[f32], scratch: &mut Scratch, each: impl FnMut(usize, Verdict)) {
         let mut rounded = std::mem::take(&mut scratch.rounded);
         rounded.resize(features.len(), f16::ZERO);
         rounded.convert_from_f32_slice(features);
-        let verdict = self.judge_stored(&rounded, scratch);
+        self.judge_all(rows, &rounded, scratch, each);
         scratch.rounded = rounded;
-        verdict
     }
 
     /// Judges one frame by features as a sample stores them.
     #[must_use]
     pub fn judge_stored(&self, features: &[f16], scratch: &mut Scratch) -> Verdict {
-        let nothing = Verdict { class: self.parts.classes[0] as usize, confidence: Confidence::NONE };
-        // `max(NaN, 0)` is 0, so the ReLU would launder a NaN into a confident answer.
-        if features.len() != self.width() || !features.iter().all(|value| value.is_finite()) {
-            return nothing;
-        }
-        self.logits(features, scratch);
-        let Some(verdict) = self.softmax(&scratch.outputs) else {
-            return nothing;
-        };
+        let mut verdict = self.nothing();
+        self.judge_all(1, features, scratch, |_, found| verdict = found);
         verdict
     }
 
-    /// Fills `scratch.outputs` with the k outputs before temperature.
+    fn judge_all(&self, rows: usize, features: &[f16], scratch: &mut Scratch, mut each: impl FnMut(usize, Verdict)) {
+        if features.len() != rows * self.width() {
+            return (0..rows).for_each(|row| each(row, self.nothing()));
+        }
+        self.logits(features, scratch);
+        let rows = features.chunks_exact(self.width()).zip(scratch.outputs.chunks_exact(self.parts.b2.len()));
+        for (at, (row, outputs)) in rows.enumerate() {
+            // `max(NaN, 0)` is 0, so the ReLU would launder a NaN into a confident answer.
+            let sound = row.iter().all(|value| value.is_finite());
+            each(at, sound.then(|| self.softmax(outputs)).flatten().unwrap_or_else(|| self.nothing()));
+        }
+    }
+
+    /// The verdict that lets nobody out.
+    fn nothing(&self) -> Verdict {
+        Verdict { class: self.parts.classes[0] as usize, confidence: Confidence::NONE }
+    }
+
+    /// Fills `scratch.outputs` with the k outputs of each row before temperature.
     fn logits(&self, features: &[f16], scratch: &mut Scratch) {
         let parts = &self.parts;
         let width = self.width();
-        scratch.features.resize(width, 0.0);
+        scratch.features.resize(features.len(), 0.0);
         features.convert_to_f32_slice(&mut scratch.features);
-        for ((value, mean), scale) in scratch.features.iter_mut().zip(&parts.mean).zip(&parts.scale) {
-            *value = (*value - mean) * scale;
+        for row in scratch.features.chunks_exact_mut(width) {
+            for ((value, mean), scale) in row.iter_mut().zip(&parts.mean).zip(&parts.scale) {
+                *value = (*value - mean) * scale;
+            }
         }
-        scratch.hidden.resize(self.b1.len(), 0.0);
-        let blocks = scratch.hidden.chunks_exact_mut(LANE).zip(self.b1.chunks_exact(LANE));
-        for ((hidden, bias), weights) in blocks.zip(self.w1.chunks_exact(width * LANE)) {
-            let mut sums = [0.0f32; LANE];
-            sums.copy_from_slice(bias);
-            for (value, row) in scratch.features.iter().zip(weights.chunks_exact(LANE)) {
-                for (sum, weight) in sums.iter_mut().zip(row) {
-                    *sum += value * weight;
+        let (units, rows) = (self.b1.len(), features.len() / width);
+        scratch.hidden.resize(rows * units, 0.0);
+        // Blocks outside, rows inside: a block's weights stay near while every row meets them. Each row's sums are added
+        // in one order, whatever rows are beside it.
+        let blocks = self.b1.chunks_exact(LANE).zip(self.w1.chunks_exact(width * LANE));
+        for (block, (bias, weights)) in blocks.enumerate() {
+            let rows = scratch.features.chunks_exact(width).zip(scratch.hidden.chunks_exact_mut(units));
+            for (features, hidden) in rows {
+                let mut sums = [0.0f32; LANE];
+                sums.copy_from_slice(bias);
+                for (value, row) in features.iter().zip(weights.chunks_exact(LANE)) {
+                    for (sum, weight) in sums.iter_mut().zip(row) {
+                        *sum += value * weight;
+                    }
+                }
+                for (unit, sum) in hidden.iter_mut().skip(block * LANE).zip(sums) {
+                    *unit = sum.max(0.0);
                 }
             }
-            for (unit, sum) in hidden.iter_mut().zip(sums) {
-                *unit = sum.max(0.0);
-            }
         }
-        let outputs = parts.b2.len();
+        self.second_layer(rows, scratch);
+    }
+
+    fn second_layer(&self, rows: usize, scratch: &mut Scratch) {
+        let outputs = self.parts.b2.len();
         scratch.outputs.clear();
-        scratch.outputs.extend_from_slice(&parts.b2);
-        for (unit, row) in scratch.hidden.iter().zip(self.w2.chunks_exact(outputs)) {
-            // Half of the units are silent after the ReLU.
-            if *unit > 0.0 {
-                for (output, weight) in scratch.outputs.iter_mut().zip(row) {
-                    *output += unit * weight;
+        (0..rows).for_each(|_| scratch.outputs.extend_from_slice(&self.parts.b2));
+        let rows = scratch.hidden.chunks_exact(self.b1.len()).zip(scratch.outputs.chunks_exact_mut(outputs));
+        for (hidden, made) in rows {
+            for (unit, row) in hidden.iter().zip(self.w2.chunks_exact(outputs)) {
+                // Half of the units are silent after the ReLU.
+                if *unit > 0.0 {
+                    for (output, weight) in made.iter_mut().zip(row) {
+                        *output += unit * weight;
+                    }
                 }
             }
         }
@@ -347,6 +387,21 @@ pub(crate) mod tests {
             let b = head.judge_stored(&stored, &mut scratch);
             prop_assert_eq!(a.class, b.class);
             prop_assert_eq!(a.confidence.get().to_bits(), b.confidence.get().to_bits());
+        }
+
+        /// Goal: who is beside a frame changes nothing. Method: rows together against each alone, to the bit.
+        #[test]
+        fn a_row_among_rows_is_the_row_alone(rows in prop::collection::vec(prop::collection::vec(-9f32..9.0, 20), 1..9)) {
+            let head = Head::new(some_head(1, 1, 20, vec![0, 1], true), 20, 5).expect("valid");
+            let mut scratch = Scratch::default();
+            let mut together = Vec::new();
+            head.judge_rows(rows.len(), &rows.concat(), &mut scratch, |row, verdict| together.push((row, verdict)));
+            prop_assert_eq!(together.len(), rows.len());
+            for (row, verdict) in together {
+                let alone = head.judge(&rows[row], &mut scratch);
+                prop_assert_eq!(verdict.class, alone.class);
+                prop_assert_eq!(verdict.confidence.get().to_bits(), alone.confidence.get().to_bits());
+            }
         }
 
         #[test]

@@ -20,4 +20,4 @@ pub use policy::{Policy, PolicyExit, PolicyState};
 pub use registry::{Accepted, Registry};
 pub use set::{Certificate, Decision, HeadSet, PathAnswer};
 pub use snapshot::{HmacKey, RecordHeader, SnapshotRejection};
-pub use suspicion::{BINS, Reference, Suspicion};
+pub use suspicion::{BINS, Reference, SUSPICION_WINDOW, SUSPICIOUS_RATE, Suspicion};

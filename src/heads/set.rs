@@ -164,6 +164,24 @@ impl HeadSet {
         Decision { verdict, leaves: exit.threshold.admits(verdict.confidence) }
     }
 
+    /// [`HeadSet::decide`] for several frames, `rows x width` features; `each` is told the row and the decision, in order.
+    ///
+    /// # Panics
+    /// When there is no such exit.
+    pub fn decide_rows(
+        &self,
+        position: usize,
+        rows: usize,
+        features: &[f32],
+        scratch: &mut Scratch,
+        mut each: impl FnMut(usize, Decision),
+    ) {
+        let exit = &self.exits[position];
+        let decide =
+            |row, verdict: Verdict| each(row, Decision { verdict, leaves: exit.threshold.admits(verdict.confidence) });
+        exit.head.judge_rows(rows, features, scratch, decide);
+    }
+
     /// Where a frame would leave, from its pooled features at every candidate of the plan (a list per candidate). The
     /// very rule that [`HeadSet::decide`] applies exit by exit. `None`: it goes all the way.
     #[must_use]

@@ -9,6 +9,15 @@ use crate::heads::Confidence;
 
 /// Number of bins.
 pub const BINS: usize = 10;
+/// Frames that are compared at a time: 200 to 500 see most changes of the input.
+pub const SUSPICION_WINDOW: u32 = 300;
+/// Audit rate under suspicion. All frames: half of them would cost as many audits for the same verdict, take twice the time,
+/// and let answers out meanwhile that nobody vouches for.
+pub const SUSPICIOUS_RATE: f64 = 1.0;
+/// The windows of the past must stay this far below what is suspicious.
+const MARGIN: f64 = 1.25;
+/// A reference worth fewer frames than this would see nothing any more.
+const LEAST_WORTH: f64 = 40.0;
 
 /// Upper 0.1 % points of chi-square with 1 to 9 degrees of freedom.
 const CHI_SQUARE_999: [f64; BINS - 1] = [10.828, 13.816, 16.266, 18.467, 20.515, 22.458, 24.322, 26.124, 27.877];
@@ -18,12 +27,12 @@ const CHI_SQUARE_999: [f64; BINS - 1] = [10.828, 13.816, 16.266, 18.467, 20.515,
 pub struct Reference {
     /// Upper edges of all bins but the last, ascending, in [0, 1]: deciles of the certifying audits.
     pub edges: [f32; BINS - 1],
-    /// Certifying audits per bin.
+    /// Certifying audits per bin; scaled down where they vary like fewer independent ones.
     pub counts: [u32; BINS],
 }
 
 impl Reference {
-    /// Deciles of these confidences; `None` for fewer than 100.
+    /// Deciles of these confidences, given in the order of their frames; `None` for fewer than 100.
     #[must_use]
     pub fn of(confidences: &[Confidence]) -> Option<Self> {
         if confidences.len() < 100 {
@@ -35,11 +44,33 @@ impl Reference {
         for (decile, edge) in reference.edges.iter_mut().enumerate() {
             *edge = sorted[(decile + 1) * sorted.len() / BINS];
         }
-        for confidence in confidences {
-            let bin = reference.bin(*confidence);
-            reference.counts[bin] += 1;
+        reference.counts = reference.spread(confidences);
+        let windows: Vec<_> =
+            confidences.chunks_exact(SUSPICION_WINDOW as usize).map(|w| reference.spread(w)).collect();
+        Some(reference.calmed(&windows))
+    }
+
+    /// How many of these fall into each bin.
+    fn spread(&self, confidences: &[Confidence]) -> [u32; BINS] {
+        let mut counts = [0; BINS];
+        confidences.iter().for_each(|confidence| counts[self.bin(*confidence)] += 1);
+        counts
+    }
+
+    /// Scenes last: frames that come in bursts vary more from window to window than independent ones would. The same
+    /// spread over fewer audits makes every comparison weaker, until none of these windows is suspicious or little is left.
+    fn calmed(self, windows: &[[u32; BINS]]) -> Self {
+        let total: u32 = self.counts.iter().sum();
+        let mut worth = f64::from(total);
+        loop {
+            let share = worth / f64::from(total.max(1));
+            let counts = self.counts.map(|count| (f64::from(count) * share).round() as u32);
+            let weaker = Self { counts, ..self.clone() };
+            if worth < LEAST_WORTH || windows.iter().all(|window| weaker.excess(window) * MARGIN <= 1.0) {
+                return weaker;
+            }
+            worth *= 0.8;
         }
-        Some(reference)
     }
 
     /// Whether foreign numbers make a usable reference.
@@ -127,7 +158,8 @@ mod tests {
     use super::*;
 
     fn reference() -> Reference {
-        let confidences: Vec<Confidence> = (0..1000).map(|i| Confidence::new(i as f32 / 1000.0)).collect();
+        let even = |i: u32| Confidence::new((f64::from(i) * 0.618_034).fract() as f32);
+        let confidences: Vec<Confidence> = (0..1000).map(even).collect();
         Reference::of(&confidences).expect("enough")
     }
 
@@ -159,6 +191,26 @@ mod tests {
         assert!(monitor.is_suspicious());
         let _ = monitor.observe(2, &reference, Confidence::new(0.5));
         assert!(!monitor.is_suspicious());
+    }
+
+    /// Goal: what is usual is not suspicious. Method: bursts of 100 frames that are more or less sure of themselves.
+    #[test]
+    fn bursts_are_not_suspicious_once_they_were_seen() {
+        let burst = |frame: u32| f64::from(frame / 100 * 7919 % 13) / 13.0;
+        let sure = |frame: u32, swing: f64| {
+            let noise = (f64::from(frame) * 0.618_034).fract();
+            Confidence::new((0.2 + 0.6 * noise + swing * burst(frame)) as f32)
+        };
+        let reference = |swing| Reference::of(&(0..1800).map(|frame| sure(frame, swing)).collect::<Vec<_>>());
+        let calm = reference(0.0).expect("calm");
+        assert_eq!(calm.counts.iter().sum::<u32>(), 1800);
+        let bursty = reference(0.2).expect("still of use");
+        assert!(bursty.counts.iter().sum::<u32>() < 900, "{bursty:?}");
+        for start in (0..1800).step_by(300) {
+            let window: Vec<Confidence> = (start..start + 300).map(|frame| sure(frame, 0.2)).collect();
+            assert!(bursty.excess(&bursty.spread(&window)) < 1.0);
+        }
+        assert!(reference(1.5).expect("of little use").counts.iter().sum::<u32>() < 60);
     }
 
     #[test]

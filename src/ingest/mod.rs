@@ -315,6 +315,12 @@ impl ClientContext for Groups {
         }
         let Some(topic) = statistics.topics.get(&self.topic) else { return };
         for (id, partition) in &topic.partitions {
+            // An asynchronous commit that fails tells nobody (rdkafka sets no callback of librdkafka's for it), so what
+            // librdkafka saw acknowledged is the only witness.
+            if self.ledger.confirm(*id, partition.committed_offset) {
+                tracing::warn!(topic = self.topic, partition = *id, "a commit did not arrive and is made again");
+                self.telemetry.commit_failed();
+            }
             if *id >= 0 && partition.consumer_lag >= 0 {
                 self.telemetry.lag(&self.topic, *id, partition.consumer_lag);
             }
@@ -360,16 +366,5 @@ impl ConsumerContext for Groups {
         let assigned = self.ledger.assigned();
         tracing::info!(kind = kind.as_str(), ?assigned, "rebalanced");
         self.telemetry.rebalanced(kind, &self.topic, &assigned);
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        if let Err(error) = result {
-            tracing::debug!(%error, "asynchronous commit");
-            self.telemetry.commit_failed();
-            let elements = offsets.elements();
-            let failed: Vec<(i32, i64)> =
-                elements.iter().filter_map(|e| Some((e.partition(), e.offset().to_raw()?))).collect();
-            self.ledger.uncommitted(&failed);
-        }
     }
 }

@@ -26,7 +26,10 @@ struct Partition {
     taken: VecDeque<(i64, bool)>,
     /// The offset to commit: one past the finished prefix. None until something was finished.
     finished_to: Option<i64>,
+    /// What was handed out to be committed.
     committed: Option<i64>,
+    /// What was handed out and was not seen in Kafka at the last look.
+    doubted: Option<i64>,
 }
 
 /// The right to finish one frame. Not `Clone`; void once its partition was revoked.
@@ -81,9 +84,10 @@ impl Ledger {
         let mut inner = self.lock();
         inner.epoch += 1;
         let epoch = inner.epoch;
-        inner
-            .partitions
-            .insert(partition, Partition { epoch, taken: VecDeque::new(), finished_to: None, committed: None });
+        inner.partitions.insert(
+            partition,
+            Partition { epoch, taken: VecDeque::new(), finished_to: None, committed: None, doubted: None },
+        );
     }
 
     /// A partition is no longer ours: returns the offset to commit now, if any frame was finished; its open tickets are
@@ -135,6 +139,20 @@ impl Ledger {
                 partition.committed = None;
             }
         }
+    }
+
+    /// Looks at the offset that Kafka holds for a partition. What was handed out and is missing at two looks in a row did
+    /// not get there: it is due again, and the answer is true.
+    pub fn confirm(&self, id: i32, held: i64) -> bool {
+        let mut inner = self.lock();
+        let Some(partition) = inner.partitions.get_mut(&id) else { return false };
+        let missing = partition.committed.filter(|to| held < *to);
+        let lost = missing.is_some() && partition.doubted == missing;
+        if lost {
+            partition.committed = None;
+        }
+        partition.doubted = missing.filter(|_| !lost);
+        lost
     }
 
     /// Tickets that are neither finished nor dropped, void ones included: frames somewhere in the worker.
@@ -217,5 +235,18 @@ mod tests {
         assert!(ledger.committable().is_empty());
         ledger.uncommitted(&due);
         assert_eq!(ledger.committable(), [(0, 5)]);
+    }
+    #[test]
+    fn a_commit_that_never_arrives_is_due_again() {
+        let ledger = Ledger::default();
+        ledger.assign(0);
+        ledger.take(0, 4).expect("ours").finish();
+        assert_eq!(ledger.committable(), [(0, 5)]);
+        assert!(!ledger.confirm(0, -1001), "it may be under way");
+        assert!(ledger.confirm(0, -1001));
+        assert_eq!(ledger.committable(), [(0, 5)]);
+        assert!(!ledger.confirm(0, -1001));
+        assert!(!ledger.confirm(0, 5) && !ledger.confirm(0, 5) && !ledger.confirm(7, 0));
+        assert!(ledger.committable().is_empty());
     }
 }

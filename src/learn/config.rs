@@ -1,5 +1,7 @@
 //! What learning may be told from outside. Plain numbers; [`crate::learn::Learner`] clamps nothing and proves nothing here.
 
+use crate::heads::SUSPICIOUS_RATE;
+
 /// Settings of the learner. The defaults are those of DESIGN section 6.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LearnConfig {
@@ -13,12 +15,15 @@ pub struct LearnConfig {
     pub audit_young: f64,
     /// Share of frames audited under suspicion.
     pub audit_suspicion: f64,
-    /// Training audits of the version that ends youth; from then on `audit_floor` holds.
+    /// Training audits of the version that ends youth; from then on `audit_floor` holds. While exits save less than half,
+    /// one more version follows: an audit costs what an exit would have saved.
     pub young_training: usize,
     /// Training audits of the first version.
     pub first_training: usize,
-    /// Each version trains on at least this many times the audits of the one before.
+    /// Each version of youth trains on at least this many times the audits of the one before.
     pub growth: f64,
+    /// The same for the versions that follow.
+    pub growth_later: f64,
     /// Most samples kept, copies included.
     pub window_samples: usize,
     /// Most bytes of features kept.
@@ -54,18 +59,19 @@ impl Default for LearnConfig {
             delta: 0.05,
             audit_floor: 0.01,
             audit_young: 0.9,
-            audit_suspicion: 0.5,
+            audit_suspicion: SUSPICIOUS_RATE,
             young_training: 2_600,
             first_training: 450,
             growth: 2.45,
+            growth_later: 1.67,
             window_samples: 20_000,
             window_bytes: 256 << 20,
             hidden: 128,
-            epochs: 30,
+            epochs: 20,
             minibatch: 64,
             step_size: 2e-3,
             class_audits_min: 10,
-            copies: 1,
+            copies: 3,
             camera_interval_ms: 0,
             hysteresis: 0.97,
             frames_per_false_alarm: 1e6,

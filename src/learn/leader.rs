@@ -17,6 +17,7 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::budget::Budget;
+use super::cap::Cap;
 use super::{EncodeError, LearnConfig, Learner, Publication, Sample};
 use crate::heads::store::{self, Learned, StoreError};
 use crate::heads::{HmacKey, Registry};
@@ -89,6 +90,8 @@ pub struct Leader {
     pub cpu_rate: f64,
     /// CPU seconds that it may use at once.
     pub cpu_credit_s: f64,
+    /// Samples a second that the whole fleet may make.
+    pub samples_per_s: f64,
     /// What is in force, as the store sees it.
     pub learned: Arc<Learned>,
     /// Counters.
@@ -264,10 +267,14 @@ fn learn(leader: &Leader, inbox: &Receiver<Entry>, over: &AtomicBool, log_end: i
     let mut budget = Budget::new(leader.cpu_rate, leader.cpu_credit_s, over);
     // Decisions wait until the log was read back: half of the past is no ground for an alarm.
     let mut caught_up = false;
+    let (mut cap, started) = (Cap::new(leader.samples_per_s), Instant::now());
     while !over.load(Ordering::Acquire) {
         match inbox.recv_timeout(if learner.status().training && !budget.in_debt() { Duration::ZERO } else { POLL }) {
             Ok(first) => {
                 for entry in std::iter::once(first).chain(inbox.try_iter().take(QUEUE)) {
+                    if let Entry::Sample(sample, _) = &entry {
+                        cap.note(sample.weight(), sample.is_copy());
+                    }
                     caught_up |= observe(leader, &mut learner, entry);
                 }
             }
@@ -275,6 +282,9 @@ fn learn(leader: &Leader, inbox: &Receiver<Entry>, over: &AtomicBool, log_end: i
             Err(RecvTimeoutError::Disconnected) => break,
         }
         if caught_up {
+            if let Some(share) = cap.share(started.elapsed()) {
+                learner.limit_audits(share);
+            }
             budget.begin();
             while let Some(publication) = learner.work(&mut budget) {
                 publish(leader, &producer, &publication)?;

@@ -6,6 +6,7 @@
 //! `publication` (what goes out).
 
 pub mod budget;
+mod cap;
 mod certify;
 mod config;
 pub mod leader;

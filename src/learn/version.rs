@@ -10,7 +10,7 @@ use crate::learn::select::{self, Row};
 use crate::learn::window::Entry;
 use crate::plan::CostTable;
 
-/// Rows kept per version; far more than any certificate needs.
+/// Rows kept per version; far more than any certificate needs. From then on the newest count.
 const ROWS_MAX: usize = 50_000;
 
 /// A frozen set of candidate heads and how they did on audits that came after their training.
@@ -25,6 +25,8 @@ pub(crate) struct Version {
     pub(crate) judged_to: u64,
     /// Frames that trained it, as copies perhaps: they never certify it.
     trained_frames: HashSet<u64>,
+    /// Samples up to this offset may have trained it; known of a policy that was taken over.
+    trained_position: i64,
     pub(crate) rows: Vec<Row>,
     /// Planned looks that are still to come: audits needed, share of delta.
     looks: Vec<(usize, f64)>,
@@ -54,6 +56,7 @@ impl Version {
             trained,
             judged_to: next_serial,
             trained_frames,
+            trained_position: i64::MIN,
             rows: Vec::new(),
             looks,
             published: None,
@@ -61,8 +64,8 @@ impl Version {
         }
     }
 
-    /// The heads of a policy that is already in force: judged on, never certified again.
-    pub(crate) fn resumed(set: &HeadSet, next_serial: u64) -> Self {
+    /// The heads of a policy that is already in force: judged on what came after `trained_position`, never certified again.
+    pub(crate) fn resumed(set: &HeadSet, next_serial: u64, trained_position: i64) -> Self {
         let positions = 0..set.exits().len();
         let heads = positions.map(|position| CandidateHead::new(set.head(position).as_ref().clone())).collect();
         let subset = set.exits().iter().fold(0, |subset, exit| subset | 1u8 << (exit.index() & 7));
@@ -72,6 +75,7 @@ impl Version {
             trained: 0,
             judged_to: next_serial,
             trained_frames: HashSet::new(),
+            trained_position,
             rows: Vec::new(),
             looks: Vec::new(),
             published: Some(set.version()),
@@ -82,9 +86,15 @@ impl Version {
     /// Judges one sample that came after the training.
     pub(crate) fn judge(&mut self, entry: &Entry, scratch: &mut Scratch) {
         self.judged_to = entry.serial + 1;
-        let trained_on = entry.sample.frame().is_some_and(|frame| self.trained_frames.contains(&frame));
-        if entry.certifies && !trained_on && self.rows.len() < ROWS_MAX {
+        let trained_on = entry.position <= self.trained_position
+            || entry.sample.frame().is_some_and(|frame| self.trained_frames.contains(&frame));
+        if entry.certifies && !trained_on {
             self.rows.push(row(&self.heads, self.subset, &entry.sample, scratch));
+            if self.rows.len() > ROWS_MAX {
+                // Planned looks count from the first row: they are over long before.
+                self.rows.drain(..ROWS_MAX / 2);
+                self.looks.clear();
+            }
         }
     }
 

@@ -18,7 +18,7 @@ const CAMERAS_MAX: usize = 65_536;
 /// A sample with its place in the order of acceptance.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
-    /// Counts accepted samples from 0, gaps never.
+    /// Counts accepted samples from 0. Ascends; what was dropped leaves a gap.
     pub(crate) serial: u64,
     /// Its offset in the samples log.
     pub(crate) position: i64,
@@ -34,6 +34,7 @@ pub(crate) struct Window {
     bytes_max: usize,
     interval_ms: i64,
     bytes: usize,
+    copies: usize,
     next_serial: u64,
     last_position: Option<i64>,
     /// Originals held, by frame: a frame that Kafka delivers twice counts once.
@@ -50,6 +51,7 @@ impl Window {
             bytes_max: config.window_bytes,
             interval_ms: config.camera_interval_ms,
             bytes: 0,
+            copies: 0,
             next_serial: 0,
             last_position: None,
             frames: HashSet::new(),
@@ -70,18 +72,38 @@ impl Window {
             self.frames.insert(frame);
         }
         self.bytes += sample.bytes();
+        self.copies += usize::from(sample.is_copy());
         self.entries.push_back(Entry { serial: self.next_serial, position, sample: Arc::new(sample), certifies });
         self.next_serial += 1;
-        while self.entries.len() > self.samples_max || (self.bytes > self.bytes_max && self.entries.len() > 1) {
-            self.evict();
-        }
+        self.make_room();
         Ok(())
     }
 
-    fn evict(&mut self) {
-        if let Some(old) = self.entries.pop_front() {
+    fn is_full(&self) -> bool {
+        self.entries.len() > self.samples_max || (self.bytes > self.bytes_max && self.entries.len() > 1)
+    }
+
+    /// Copies go before any original, the oldest first, a good part at a time.
+    fn make_room(&mut self) {
+        if self.is_full() && self.copies > 0 {
+            let mut surplus = self.entries.len().div_ceil(16);
+            let (bytes, copies) = (&mut self.bytes, &mut self.copies);
+            self.entries.retain(|entry| {
+                let goes = surplus > 0 && entry.sample.is_copy();
+                if goes {
+                    surplus -= 1;
+                    *copies -= 1;
+                    *bytes -= entry.sample.bytes();
+                }
+                !goes
+            });
+        }
+        while self.is_full() {
+            let Some(old) = self.entries.pop_front() else { return };
             self.bytes -= old.sample.bytes();
-            if let Some(frame) = old.sample.frame().filter(|_| !old.sample.is_copy()) {
+            if old.sample.is_copy() {
+                self.copies -= 1;
+            } else if let Some(frame) = old.sample.frame() {
                 self.frames.remove(&frame);
             }
         }
@@ -116,8 +138,7 @@ impl Window {
 
     /// Entries from this serial on, in order.
     pub(crate) fn since(&self, serial: u64) -> impl Iterator<Item = &Entry> {
-        let front = self.entries.front().map_or(self.next_serial, |entry| entry.serial);
-        let skip = usize::try_from(serial.saturating_sub(front)).unwrap_or(usize::MAX);
+        let skip = self.entries.partition_point(|entry| entry.serial < serial);
         self.entries.iter().skip(skip)
     }
 
@@ -142,5 +163,53 @@ impl Window {
 
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{ExitId, ExitPoint, Fingerprint, Plan};
+
+    fn sample(copy: bool) -> Sample {
+        let input = crate::frame::InputSpec {
+            width: 1,
+            height: 1,
+            channels: crate::frame::Channels::Gray,
+            layout: crate::frame::Layout::Nchw,
+            scale: 1.0,
+            mean: vec![0.0],
+            std: vec![1.0],
+            resize: crate::frame::Resize::Stretch,
+            mirror: true,
+        };
+        let exit =
+            ExitPoint { exit: ExitId(1), tensor: "t".into(), flops_fraction: 0.5, feature_width: 4, head_flops: 1 };
+        let plan = Plan {
+            backbone: Fingerprint([0; 32]),
+            plan: Fingerprint([0; 32]),
+            input,
+            labels: vec!["a".into(), "b".into()],
+            candidates: vec![exit],
+            flops: 2,
+        };
+        Sample::from_audit(&plan, &[&[0.5; 4]], &[0.9, 0.1], "cam", None, 1.0, copy).expect("sound")
+    }
+
+    /// Goal: originals outlive copies, whatever came first, and what is left is found by its serial.
+    #[test]
+    fn copies_go_first() {
+        let mut window = Window::new(&LearnConfig { window_samples: 32, ..LearnConfig::default() });
+        for position in 0..60 {
+            window.push(sample(position % 3 > 0), position).expect("sound");
+        }
+        let originals = window.since(0).filter(|entry| !entry.sample.is_copy()).count();
+        assert_eq!(originals, 20, "all of them");
+        assert!(window.len() <= 32 && window.since(59).count() == 1 && window.since(60).count() == 0);
+        assert_eq!(window.bytes(), window.since(0).map(|entry| entry.sample.bytes()).sum::<usize>());
+        for position in 60..100 {
+            window.push(sample(false), position).expect("sound");
+        }
+        assert_eq!((window.len(), window.front_serial(), window.copies), (32, 68, 0));
     }
 }

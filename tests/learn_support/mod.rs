@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use offramp::frame::{Channels, InputSpec, Layout, Resize};
-use offramp::heads::{Accepted, HeadSet, Registry, Scratch, Suspicion};
+use offramp::heads::{Accepted, HeadSet, Registry, SUSPICION_WINDOW, SUSPICIOUS_RATE, Scratch, Suspicion};
 use offramp::learn::{LearnConfig, Learner, Pace, Sample};
 use offramp::plan::{CostTable, ExitId, ExitPoint, Fingerprint, Plan};
 
@@ -31,6 +31,7 @@ pub fn plan(widths: &[usize], classes: usize) -> Plan {
             mean: vec![0.0],
             std: vec![1.0],
             resize: Resize::Stretch,
+            mirror: true,
         },
         labels: (0..classes).map(|class| format!("class-{class}")).collect(),
         candidates: candidates.collect(),
@@ -162,7 +163,7 @@ impl Fleet {
             registry: Registry::new(&plan, None),
             plan,
             set: Arc::new(HeadSet::empty()),
-            suspicion: Suspicion::new(300),
+            suspicion: Suspicion::new(SUSPICION_WINDOW),
             suspects: true,
             dice: Dice(99),
             position: 0,
@@ -182,11 +183,11 @@ impl Fleet {
         self.served += 1;
         if let (Some(reference), Some(first), true) = (self.set.reference(), self.set.exits().first(), self.suspects) {
             let sure = self.set.head(0).judge(&frame.features[first.index()], &mut scratch).confidence;
-            if let Some(counts) = self.suspicion.observe(self.set.version(), reference, sure) {
-                self.learner.note_suspicion(self.set.version(), &counts);
-            }
+            let _ = self.suspicion.observe(self.set.version(), reference, sure);
         }
-        let rate = self.set.audit_rate();
+        // As a lane does: nothing but the audits tells the learner.
+        let suspects = self.suspicion.is_suspicious() && !self.set.exits().is_empty();
+        let rate = if suspects { SUSPICIOUS_RATE } else { self.set.audit_rate() };
         if self.dice.unit() < rate {
             self.position += 1;
             self.audited += 1;

@@ -185,7 +185,7 @@ mod tests {
         let (mean, std) = (vec![0.0; picture.channels], vec![1.0; picture.channels]);
         let (width, height) = (picture.width, picture.height);
         let (layout, resize) = (Layout::Nhwc, Resize::Stretch);
-        let spec = InputSpec { width, height, channels, layout, scale: 1.0, mean, std, resize };
+        let spec = InputSpec { width, height, channels, layout, scale: 1.0, mean, std, resize, mirror: true };
         let (bytes, content_type) = drift.apply(picture.clone(), seed).expect("a small picture");
         Decoder::new(spec, DecodeLimits::default()).pixels(&bytes, Some(&content_type)).expect("a whole picture")
     }

@@ -73,7 +73,7 @@ pub struct ReplayArgs {
     /// ONNX Runtime threads.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
-    /// Do not train on mirrored copies of audited frames.
+    /// Do not train on mirrored and shifted copies of audited frames.
     #[arg(long)]
     pub no_copies: bool,
     /// Play only the first N frames.
@@ -118,17 +118,13 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
         delta: args.delta,
         audit_floor: args.audit_floor,
         seed: args.seed,
+        copies: if args.no_copies { 0 } else { LearnConfig::default().copies },
         ..LearnConfig::default()
     };
     let place = |share: f64| ((order.len() as f64 * share) as usize).min(order.len() - 1);
     let measured_from = place(args.measure_from);
     let shift = args.drift.map(|kind| Shift { kind, from: place(args.drift_from), seed: args.seed });
-    let rules = Rules {
-        copies: !args.no_copies,
-        batch: args.batch,
-        shift,
-        opinions_from: args.report.is_some().then_some(measured_from),
-    };
+    let rules = Rules { batch: args.batch, shift, opinions_from: args.report.is_some().then_some(measured_from) };
     let outcome = play(Stream::new(&engine, config, rules)?, &pictures, &order, args.batch)?;
     let truth: Vec<Option<usize>> = order.iter().map(|number| labels.get(*number).copied().flatten()).collect();
     let plan = engine.backbone.plan();

@@ -93,7 +93,7 @@ pub(super) mod tests {
         Plan {
             backbone: Fingerprint([0; 32]),
             plan: Fingerprint([1; 32]),
-            input: InputSpec { width: 2, height: 2, channels, layout, scale: 1.0, mean, std, resize },
+            input: InputSpec { width: 2, height: 2, channels, layout, scale: 1.0, mean, std, resize, mirror: true },
             labels: vec!["cat".into(), "dog".into()],
             candidates: vec![point(1, 0.2), point(2, 0.5)],
             flops: 1000,

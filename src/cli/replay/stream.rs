@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::backbone::{Audited, Chain};
-use crate::batch::is_audited;
+use crate::batch::{draw_of_copy, is_audited};
 use crate::cascade::{self, Auditor, Fate, Mind, Segments};
-use crate::decode::{DecodeLimits, Decoder, mirror};
+use crate::decode::{self, DecodeLimits, Decoder};
 use crate::frame::Origin;
-use crate::heads::{HeadSet, PolicyState, Scratch, Suspicion};
-use crate::lane::{SUSPICION_WINDOW, SUSPICIOUS_RATE, flops};
+use crate::heads::{HeadSet, PolicyState, SUSPICION_WINDOW, SUSPICIOUS_RATE, Scratch, Suspicion};
+use crate::lane::flops;
 use crate::learn::{LearnConfig, Learner, Sample, Unpaced};
 use crate::plan::{ExitId, Plan};
 use crate::source::Picture;
@@ -24,8 +24,6 @@ pub(super) const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 256 << 20, max
 /// How to play.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
-    /// Train on mirrored copies of audited frames.
-    pub(super) copies: bool,
     /// Frames in a batch.
     pub(super) batch: usize,
     /// A change of the camera.
@@ -58,7 +56,7 @@ impl<'a> Stream<'a> {
         Ok(Self {
             engine,
             decoder: Decoder::new(plan.input.clone(), LIMITS),
-            plain: engine.backbone.chain(&[])?,
+            plain: engine.backbone.uncut()?,
             segments: engine.backbone.chain(&[])?,
             auditor: engine.backbone.auditor()?,
             mind: Mind { scratch: Scratch::default(), suspicion: Suspicion::new(SUSPICION_WINDOW) },
@@ -208,11 +206,12 @@ impl<'a> Stream<'a> {
         let mut samples = Vec::new();
         let (plan, heads) = (Arc::clone(&self.plan), Arc::clone(&self.heads));
         let topic = Arc::clone(&self.topic);
-        let frames: Vec<usize> = rows.iter().map(|row| played[*row].frame).collect();
+        let numbers: Vec<usize> = rows.iter().map(|row| played[*row].frame).collect();
+        let seed = self.seed;
+        let origin = |row: usize| Origin { topic: Arc::clone(&topic), partition: 0, offset: numbers[row] as i64 };
         let sample = |audit: &cascade::Audit<'_>, row: usize, copy: bool| {
-            let origin = Origin { topic: Arc::clone(&topic), partition: 0, offset: frames[row] as i64 };
             Sample::from_audit(&plan, &audit.features, audit.probabilities, "replay", None, (1.0 / rate) as f32, copy)
-                .map(|sample| sample.with_origin(&origin))
+                .map(|sample| sample.with_origin(&origin(row)))
         };
         let Mind { scratch, suspicion } = &mut self.mind;
         cascade::audit(&mut self.auditor, &heads, rows.len(), scratch, Some(suspicion), |audit| {
@@ -227,12 +226,10 @@ impl<'a> Stream<'a> {
                 samples.push(sample(audit, row, false));
             }
         })?;
-        if self.rules.copies && heads.copies() > 0 {
-            let mut mirrored = vec![0.0; width];
-            for row in self.auditor.load(rows.len()).chunks_exact_mut(width).take(rows.len()) {
-                mirror(&plan.input, row, &mut mirrored);
-                row.copy_from_slice(&mirrored);
-            }
+        let frames = self.auditor.load(rows.len())[..rows.len() * width].to_vec();
+        for number in 0..heads.copies() {
+            let draw = |row: usize| draw_of_copy(&origin(row), seed, number);
+            decode::copies(&plan.input, &frames, number, draw, self.auditor.load(rows.len()));
             cascade::audit(&mut self.auditor, &heads, rows.len(), &mut self.mind.scratch, None, |audit| {
                 let row = match audit.fate {
                     Fate::Answered(answer) => answer.row,
@@ -245,9 +242,10 @@ impl<'a> Stream<'a> {
             })?;
         }
         let elapsed = started.elapsed();
-        let first = frames.first().copied().unwrap_or_default();
+        let first = numbers.first().copied().unwrap_or_default();
         for (place, sample) in samples.into_iter().enumerate() {
-            let position = (first * 4 + place) as i64;
+            // Room for every copy of every row before the next batch.
+            let position = (first * 256 + place) as i64;
             // What is unfit to learn from is left out, as in the worker.
             if let Err(rejection) = sample.and_then(|sample| self.learner.observe(sample, position)) {
                 tracing::debug!(%rejection, position, "a sample is left out");

@@ -10,7 +10,7 @@ mod training;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::heads::{BINS, HeadSet, PolicyState, Scratch};
+use crate::heads::{HeadSet, PolicyState, SUSPICION_WINDOW, Scratch, Suspicion};
 use crate::learn::config::LearnConfig;
 use crate::learn::publication::Publication;
 use crate::learn::sample::{Sample, SampleRejection};
@@ -28,10 +28,14 @@ const TUNE_LEAST: f64 = 64.0;
 const WAITING_MAX: usize = 2;
 /// Newest audits on which two policies' costs are compared.
 const COMPARE_ROWS: usize = 2_000;
+/// And the least number of them.
+const COMPARE_LEAST: usize = 100;
 /// Audits that a suspicion keeps the audit rate up for.
 const SUSPICION_AUDITS: usize = 800;
 /// Share of frames audited when nothing could be certified in all of youth.
 const HOPELESS_RATE: f64 = 0.1;
+/// Cost, as a share of the whole model's, above which one more version is learned at the rate of youth.
+const CHEAP_AUDITS_FROM: f64 = 0.5;
 /// A policy established on twice the audits may cost this much of the one in force.
 const FIRMER_MAY_COST: f64 = 1.1;
 /// Samples judged between two questions to the pace.
@@ -103,6 +107,10 @@ pub struct Learner {
     grown: bool,
     one_class: bool,
     nothing_pays: bool,
+    /// Most that may be audited.
+    audit_limit: f64,
+    /// Sees on audits what workers see on all frames.
+    monitor: Suspicion,
     /// Audits for which suspicion still holds.
     suspicion: usize,
     refresh_reference: bool,
@@ -138,6 +146,8 @@ impl Learner {
             grown: false,
             one_class: false,
             nothing_pays: false,
+            audit_limit: 1.0,
+            monitor: Suspicion::new(SUSPICION_WINDOW),
             suspicion: 0,
             refresh_reference: false,
             alarms: 0,
@@ -156,9 +166,11 @@ impl Learner {
             (self.log_from, self.policy_position) = (from, position);
         }
         if !set.exits().is_empty() {
-            self.force = Some(Version::resumed(&set, self.window.next_serial()));
+            self.force = Some(Version::resumed(&set, self.window.next_serial(), self.policy_position));
             self.state = PolicyState::Certified;
-            self.grown = set.audit_rate() < self.config.audit_young;
+            // The grown make no copies; the audit rate may be low or high for other reasons.
+            let calm = set.audit_rate() < self.config.audit_young;
+            self.grown = if self.config.copies > 0 { set.copies() == 0 } else { calm };
         }
         self.watched_to = self.window.next_serial();
         self.set = set;
@@ -167,6 +179,11 @@ impl Learner {
     /// Takes fresh measurements of what the parts of the path cost.
     pub fn set_costs(&mut self, costs: CostTable) {
         self.costs = costs;
+    }
+
+    /// Holds the share of audited frames to this, whatever learning would like: the fleet makes more samples than it may.
+    pub fn limit_audits(&mut self, share: f64) {
+        self.audit_limit = share.clamp(f64::MIN_POSITIVE, 1.0);
     }
 
     /// Takes one sample from the log; cheap.
@@ -184,20 +201,6 @@ impl Learner {
             self.suspicion = self.suspicion.saturating_sub(1);
         }
         Ok(())
-    }
-
-    /// Hears how a worker's first exit was spread over a window of frames ([`crate::heads::Suspicion`]) under the policy
-    /// `version`. Raises the audit rate if that is suspicious.
-    pub fn note_suspicion(&mut self, version: u64, counts: &[u32; BINS]) {
-        let reference = self.set.reference().filter(|_| version == self.set.version());
-        // One that is under examination is not prolonged: it ends in an alarm or in a new reference.
-        if self.suspicion > 0 || self.refresh_reference {
-            return;
-        }
-        if reference.is_some_and(|reference| reference.excess(counts) > 1.0) {
-            self.suspicion = SUSPICION_AUDITS;
-            self.refresh_reference = true;
-        }
     }
 
     /// What is in force, as far as this learner knows.
@@ -230,16 +233,22 @@ impl Learner {
 
     /// Holds the policy in force against audits that came after it; the serial of the change, on alarm.
     fn watch_fresh(&mut self) -> Option<u64> {
-        if self.set.exits().is_empty() {
+        let Some(first) = self.set.exits().first().copied() else {
             self.watched_to = self.window.next_serial();
             return None;
-        }
+        };
+        let mut suspicious = false;
         for entry in self.window.since(self.watched_to) {
             self.watched_to = entry.serial + 1;
             if !entry.certifies || entry.position <= self.policy_position {
                 continue;
             }
             let sample = &entry.sample;
+            if let (Some(reference), Some(features)) = (self.set.reference(), sample.features(first.index())) {
+                let sure = self.set.head(0).judge_stored(features, &mut self.scratch).confidence;
+                let window = self.monitor.observe(self.set.version(), reference, sure);
+                suspicious |= window.is_some() && self.monitor.is_suspicious();
+            }
             let answer = self.set.path_stored(|candidate| sample.features(candidate), &mut self.scratch);
             let disagrees = answer.is_some_and(|answer| answer.class != sample.answer());
             let mark = self.watch.observe(disagrees, f64::from(sample.weight()), entry.serial);
@@ -247,7 +256,19 @@ impl Learner {
                 return mark;
             }
         }
+        if suspicious {
+            self.suspect();
+        }
         None
+    }
+
+    /// The first exit looks different from when it was certified: audits up, for so many of them. A suspicion under
+    /// examination is not prolonged: it ends in an alarm or in a new reference, or workers that share it would audit for ever.
+    fn suspect(&mut self) {
+        if self.suspicion == 0 && !self.refresh_reference {
+            self.suspicion = SUSPICION_AUDITS;
+            self.refresh_reference = true;
+        }
     }
 
     /// Exits off, everything audited, and learn again from what came after the change.
@@ -321,6 +342,10 @@ impl Learner {
         let (Some(force), Some(held)) = (&self.force, self.set.certificate()) else {
             return true;
         };
+        // A policy that was taken over has not been judged yet while the log is read back.
+        if force.rows.len() < COMPARE_LEAST {
+            return false;
+        }
         let present = force.cost(self.set.threshold(0).get(), &self.costs, COMPARE_ROWS);
         let allowed = if path.certificate.n >= 2 * held.n { FIRMER_MAY_COST } else { self.config.hysteresis };
         cost < present * allowed

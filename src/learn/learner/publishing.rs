@@ -9,7 +9,7 @@ use crate::learn::publication::Publication;
 use crate::learn::version::Version;
 use crate::learn::watch::Watch;
 
-use super::{HOPELESS_RATE, Learner, SUSPICION_AUDITS};
+use super::{CHEAP_AUDITS_FROM, COMPARE_ROWS, HOPELESS_RATE, Learner, SUSPICION_AUDITS};
 
 impl Learner {
     pub(super) fn publish_force(&mut self) -> Option<Publication> {
@@ -26,13 +26,26 @@ impl Learner {
         Some(self.publish(fresh, exits, Some((path.certificate, path.reference))))
     }
 
-    /// Youth ends with a grown version that had two looks, or when it took far too many audits.
+    /// Youth ends with a grown version that had both looks, or when it took far too many audits. While exits save less than
+    /// half, audits are cheap for what they bring, and one more version is waited for.
     fn note_growth(&mut self) {
-        let grown = |version: &Version| {
-            version.trained >= self.config.young_training && version.rows.len() * 3 >= version.trained * 2
+        let config = &self.config;
+        let cheap = |version: &Version| match &version.certified {
+            Some(path) => {
+                let cost = version.cost(path.threshold.get(), &self.costs, COMPARE_ROWS);
+                cost > self.costs.whole_ms * CHEAP_AUDITS_FROM
+            }
+            None => version.subset != 0,
         };
-        let late = self.audits >= 2 * self.config.young_training;
-        self.grown |= late || self.force.iter().chain(&self.waiting).any(grown);
+        let grown = |version: &Version| {
+            let judged = version.rows.len() * 3 >= version.trained * 2;
+            let last = version.trained >= config.young_training * 8 / 5;
+            judged && version.trained >= config.young_training && (last || !cheap(version))
+        };
+        let most = if self.set.exits().is_empty() { 2 } else { 3 };
+        let late = self.audits >= most * config.young_training;
+        let grown = late || self.force.iter().chain(&self.waiting).any(grown);
+        self.grown |= grown;
     }
 
     /// Publishes a changed audit rate or a renewed reference, if there is one.
@@ -48,8 +61,9 @@ impl Learner {
         if (self.audit_rate() - self.set.audit_rate()).abs() < 1e-9 && self.copies() == self.set.copies() {
             return None;
         }
-        // With nothing published there is nothing to adjust: workers audit everything by themselves.
-        if self.set.version() == 0 && self.state == PolicyState::Learning {
+        // With nothing published workers audit everything by themselves.
+        let all = self.audit_rate() >= 1.0;
+        if self.set.version() == 0 && self.state == PolicyState::Learning && all {
             return None;
         }
         Some(self.republish(self.set.reference().cloned()))
@@ -63,8 +77,7 @@ impl Learner {
         let from = force.rows.len().saturating_sub(SUSPICION_AUDITS);
         let recent: Vec<Confidence> =
             force.rows[from..].iter().map(|row| Confidence::new(row.confidences[first])).collect();
-        let reference = Reference::of(&recent)?;
-        Some(self.republish(Some(reference)))
+        Some(self.republish(Reference::of(&recent)))
     }
 
     /// The policy in force with the audit rate of now.
@@ -125,7 +138,8 @@ impl Learner {
             (false, true) => HOPELESS_RATE,
             (false, false) => 1.0,
         };
-        if self.suspicion > 0 { calm.max(self.config.audit_suspicion) } else { calm }
+        let wanted = if self.suspicion > 0 { calm.max(self.config.audit_suspicion) } else { calm };
+        wanted.min(self.audit_limit)
     }
 
     fn copies(&self) -> u8 {

@@ -19,7 +19,9 @@ impl Learner {
         let needed = if self.last_trained == 0 {
             self.config.first_training
         } else {
-            let grow = (self.last_trained as f64 * (self.config.growth - 1.0)).ceil() as usize;
+            let young = self.last_trained < self.config.young_training;
+            let growth = if young { self.config.growth } else { self.config.growth_later };
+            let grow = (self.last_trained as f64 * (growth - 1.0)).ceil() as usize;
             self.audits_at_training + grow.min(self.config.window_samples / 4).max(1)
         };
         if self.plan.candidates.is_empty() || self.audits < needed {

@@ -1,0 +1,111 @@
+//! The library's own files, and the way that a model's bytes take through them. What ONNX Runtime would tell of the tensors
+//! is made up from the bytes.
+
+#![allow(dead_code, unused_imports, reason = "the library uses more of these files")]
+
+#[path = "../../../src/backbone/cuts.rs"]
+mod cuts;
+#[path = "../../../src/backbone/facts.rs"]
+mod facts;
+#[path = "../../../src/backbone/flops.rs"]
+mod flops;
+#[path = "../../../src/backbone/graph.rs"]
+mod graph;
+#[path = "../../../src/backbone/onnx/mod.rs"]
+mod onnx;
+#[path = "../../../src/backbone/pool.rs"]
+mod pool;
+#[path = "../../../src/backbone/reader.rs"]
+mod reader;
+#[path = "../../../src/backbone/split.rs"]
+mod split;
+
+use bytes::Bytes;
+use prost::Message;
+
+use facts::{Facts, Seen};
+use onnx::ModelProto;
+use split::Port;
+
+/// Length of every external file.
+const EXTERNAL: usize = 4096;
+
+/// Reads a model, finds its cuts, rebuilds its shape arithmetic and cuts it everywhere.
+pub(crate) fn read(bytes: &[u8]) {
+    // A refusal is as good an end as a cut.
+    let _refused = through(bytes);
+}
+
+fn through(bytes: &[u8]) -> Result<(), String> {
+    let mut model = reader::parse(Bytes::copy_from_slice(bytes))?;
+    let graph = model.graph.as_mut().ok_or("no graph")?;
+    reader::resolve(graph, &mut |_| Ok(Bytes::from_static(&[0; EXTERNAL])))?;
+    let input = reader::image_input(graph)?;
+    let outputs: Vec<String> = graph.output.iter().map(|output| output.name().to_owned()).collect();
+    let facts = made_up(&model, bytes.len());
+    let dims = input.dims.iter().skip(1).map(|dim| dim.map_or(3, |dim| dim as usize)).collect();
+    let start = Port { tensor: input.name, element: input.element, dims };
+    split::fold_shapes(&mut model, &start, &facts)?;
+    for output in outputs.iter().take(2) {
+        cut(&model, &start, output, &facts)?;
+    }
+    Ok(())
+}
+
+fn cut(model: &ModelProto, start: &Port, output: &str, facts: &Facts) -> Result<(), String> {
+    let graph = model.graph.as_ref().ok_or("no graph")?;
+    let (points, _) = cuts::cut_points(graph, &start.tensor, output, facts)?;
+    let pooling = |at: usize| {
+        let port = &points.get(at)?.port;
+        pool::pooling(&port.tensor, &port.dims, port.element, 17, at)
+    };
+    let chosen =
+        cuts::spread(&points, 4, |point| pool::pooling(&point.port.tensor, &point.port.dims, 1, 17, 0).is_some());
+    let poolings: Vec<_> = chosen.iter().filter_map(|&at| pooling(at)).collect();
+    let mut whole = model.clone();
+    split::add_features(&mut whole, &poolings);
+    let mut from = start;
+    for (&at, pooling) in chosen.iter().zip(&poolings) {
+        let Some(point) = points.get(at) else { continue };
+        // What was written must be readable again.
+        let part = split::extract(&whole, &start.tensor, from, &[&point.port.tensor, &pooling.output])?;
+        reader::parse(Bytes::from(part.encode_to_vec())).map(drop).or_else(|words| empty(&words))?;
+        from = &point.port;
+    }
+    split::extract(&whole, &start.tensor, from, &[output]).map(drop)
+}
+
+/// A part without nodes is refused like a model without nodes; anything else would be a finding.
+fn empty(words: &str) -> Result<(), String> {
+    assert!(words.contains("without nodes"), "a part that was written cannot be read: {words}");
+    Err(words.to_owned())
+}
+
+/// Shapes for every tensor that nodes make: as they might be, large ones among them.
+fn made_up(model: &ModelProto, seed: usize) -> Facts {
+    let mut facts = Facts { batches: seed % 5 != 0, ..Facts::default() };
+    let sides = [1, 2, 3, 4, 7, 14, 16, 56, 224, 1 << 20, 1 << 40];
+    for node in model.graph.iter().flat_map(|graph| &graph.node) {
+        for name in node.makes() {
+            let mut mix = name.bytes().fold(seed, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+            let rank = mix % 4;
+            let mut at_one = vec![1];
+            for _ in 0..rank {
+                mix = mix.wrapping_mul(0x9E37_79B9) >> 1;
+                at_one.push(sides[mix % sides.len()]);
+            }
+            let two = || at_one.iter().enumerate().map(|(at, dim)| if at == 0 { 2 } else { *dim }).collect();
+            let number = i64::try_from(mix).unwrap_or(i64::MAX);
+            let shape = node.op_type() == "Shape";
+            let seen = Seen {
+                element: if shape { 7 } else { 1 },
+                at_two: facts.batches.then(two),
+                integers: shape.then(|| (vec![1, number], vec![2, number])),
+                finite: true,
+                at_one,
+            };
+            facts.seen.insert(name.to_owned(), seen);
+        }
+    }
+    facts
+}
