@@ -143,6 +143,7 @@ impl Ledger {
 
     /// Looks at the offset that Kafka holds for a partition. What was handed out and is missing at two looks in a row did
     /// not get there: it is due again, and the answer is true.
+    #[must_use]
     pub fn confirm(&self, id: i32, held: i64) -> bool {
         let mut inner = self.lock();
         let Some(partition) = inner.partitions.get_mut(&id) else { return false };
