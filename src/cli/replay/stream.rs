@@ -10,7 +10,7 @@ use crate::decode::{self, DecodeLimits, Decoder};
 use crate::frame::Origin;
 use crate::heads::{HeadSet, PolicyState, SUSPICION_WINDOW, SUSPICIOUS_RATE, Scratch, Suspicion};
 use crate::lane::flops;
-use crate::learn::{LearnConfig, Learner, Sample, Unpaced};
+use crate::learn::{LearnConfig, Learner, Publication, Sample, Unpaced};
 use crate::plan::{ExitId, Plan};
 use crate::source::Picture;
 use crate::worker::Engine;
@@ -258,12 +258,20 @@ impl<'a> Stream<'a> {
         Origin { topic: Arc::clone(&self.topic), partition: 0, offset: frame as i64 }
     }
 
-    /// Lets the learner work, and takes over what it publishes.
+    /// Lets the learner work, and takes over all that it publishes.
     fn learn(&mut self, frame: usize) -> anyhow::Result<()> {
-        let started = Instant::now();
-        let publication = self.learner.work(&mut Unpaced);
-        self.outcome.learn_seconds += started.elapsed().as_secs_f64();
-        let Some(publication) = publication else { return Ok(()) };
+        loop {
+            let started = Instant::now();
+            let publication = self.learner.work(&mut Unpaced);
+            self.outcome.learn_seconds += started.elapsed().as_secs_f64();
+            match publication {
+                Some(publication) => self.adopt(&publication, frame)?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn adopt(&mut self, publication: &Publication, frame: usize) -> anyhow::Result<()> {
         let before = std::mem::replace(&mut self.heads, Arc::clone(publication.set()));
         if before.exits() != self.heads.exits() {
             self.segments = self.engine.backbone.chain(self.heads.exits())?;

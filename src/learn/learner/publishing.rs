@@ -26,8 +26,8 @@ impl Learner {
         Some(self.publish(fresh, exits, Some((path.certificate, path.reference))))
     }
 
-    /// Youth ends with a grown version that had both looks, or when it took far too many audits. While exits save less than
-    /// half, audits are cheap for what they bring, and one more version is waited for.
+    /// Youth ends with a grown version that had both looks, or when it took far too many audits. While exits save little,
+    /// audits are cheap for what they bring, and one more version is waited for.
     fn note_growth(&mut self) {
         let config = &self.config;
         let cheap = |version: &Version| match &version.certified {
