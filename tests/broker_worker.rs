@@ -117,36 +117,63 @@ fn full_classes(pictures: &[Vec<u8>]) -> Vec<usize> {
     pictures.iter().map(class).collect()
 }
 
+/// Feeds frames as cameras do, without end as far as the workers can see: the next go in when those before are answered.
+/// A stream that ended would leave a slow learner short of audits. Where the frames were put, in order.
+fn feed_until(
+    broker: &Broker,
+    topic: &str,
+    workers: &[&Member],
+    what: &str,
+    holds: impl Fn() -> bool,
+) -> Vec<(i32, i64)> {
+    const PORTION: usize = 250;
+    let records = frames(YOUTH_MAX);
+    let mut placed = Vec::new();
+    for portion in records.chunks(PORTION) {
+        placed.extend(broker.produce(topic, portion));
+        let answered = || workers.iter().map(|worker| worker.telemetry.status().frames.total).sum::<u64>();
+        until("the frames are answered", || answered() >= placed.len() as u64);
+        if holds() {
+            return placed;
+        }
+    }
+    until(what, holds);
+    placed
+}
+
+/// Audits are at 90 % or more until there were three times those that end youth (2,600), whatever else happens.
+const YOUTH_MAX: usize = 8_750;
+
 #[test]
 fn most_frames_leave_early_once_it_has_learned_and_the_promise_holds() {
-    const YOUTH: usize = 6_000;
-    const MEASURED: usize = 1_500;
+    const MEASURED: usize = 1_250;
     let Some(broker) = Broker::connect() else { return };
     let prefix = fresh(&broker, "learned");
     let (topic, predictions) = (format!("{prefix}.frames"), format!("{prefix}.predictions"));
-    let records = frames(YOUTH + MEASURED);
     let worker = Member::start(&config(broker.bootstrap(), &prefix, "one", &[]));
-    let mut placed = broker.produce(&topic, &records[..YOUTH]);
-    until("the heads have grown up", || worker.telemetry.heads().audit_rate() < 0.05);
-    placed.extend(broker.produce(&topic, &records[YOUTH..]));
+    let grown = || worker.telemetry.heads().audit_rate() < 0.05;
+    let mut placed = feed_until(&broker, &topic, &[&worker], "the heads have grown up", grown);
+    let youth = placed.len();
+    let records = frames(youth + MEASURED);
+    placed.extend(broker.produce(&topic, &records[youth..]));
     let answers = broker.consume(&predictions, records.len(), LIMIT);
     worker.stop().expect("drained");
 
-    let full = full_classes(&pictures(YOUTH + MEASURED));
+    let full = full_classes(&pictures(records.len()));
     let place: std::collections::HashMap<_, _> = placed.iter().enumerate().map(|(n, place)| (*place, n)).collect();
     let (mut early, mut differ) = (0, 0);
     for record in &answers {
         let number = place[&origin(record)];
         let answer: Prediction = serde_json::from_slice(record.payload().unwrap()).expect("the published JSON");
         assert!(!answer.audited || answer.class == full[number], "an audited frame has the full model's answer");
-        if number >= YOUTH {
+        if number >= youth {
             early += usize::from(answer.exit.is_some());
             differ += usize::from(answer.class != full[number]);
         }
     }
     assert!(early * 2 > MEASURED, "{early} of {MEASURED} left early");
-    // Promised: 1 %, 15 frames in the mean; three standard deviations above that.
-    assert!(differ <= 27, "{differ} of {MEASURED} answers differ from the full model's");
+    // Promised: 1 %, 12.5 frames in the mean; three standard deviations above that.
+    assert!(differ <= 23, "{differ} of {MEASURED} answers differ from the full model's");
 }
 
 #[test]
@@ -155,11 +182,8 @@ fn replicas_share_what_one_of_them_learned_and_a_newcomer_starts_warm() {
     let prefix = fresh(&broker, "shared");
     let member = |name| Member::start(&config(broker.bootstrap(), &prefix, name, &[]));
     let (one, two) = (member("one"), member("two"));
-    broker.produce(&format!("{prefix}.frames"), &frames(3_000));
-
-    until("both replicas serve with exits", || {
-        [&one, &two].iter().all(|member| !member.telemetry.heads().exits().is_empty())
-    });
+    let warm = || [&one, &two].iter().all(|member| !member.telemetry.heads().exits().is_empty());
+    feed_until(&broker, &format!("{prefix}.frames"), &[&one, &two], "both replicas serve with exits", warm);
     let learners = [&one, &two].iter().filter(|member| member.telemetry.status().learner.here).count();
     assert_eq!(learners, 1, "Kafka elects one learner");
     let bound = one.telemetry.heads().certificate().expect("exits are certified").bound;

@@ -88,6 +88,31 @@ fn pausing_loses_no_work() {
     assert_eq!(learner.status().versions, 1, "{:?}", learner.status());
 }
 
+/// Goal: a learner that is slow for its stream does not give up before its first certificate.
+#[test]
+fn a_slow_learner_keeps_the_audits_up() {
+    let mut world = World::new(16);
+    let plan = world.plan();
+    let mut learner = Learner::new(&plan, costs(2), quick());
+    let all = 4 * quick().young_training as i64;
+    for position in 0..all {
+        learner.observe(world.frame(0.0).sample(&plan, 1.0), position).expect("sound");
+    }
+    assert!(learner.work(&mut Reluctant).is_none(), "its first training has only begun: {:?}", learner.status());
+    assert!(
+        learner.work(&mut Unpaced).is_none(),
+        "a version that was trained on everything waits: {:?}",
+        learner.status()
+    );
+    assert_eq!((learner.status().state, learner.set().audit_rate()), (PolicyState::Learning, 1.0));
+    let mut certified = false;
+    for position in all..4 * all {
+        learner.observe(world.frame(0.0).sample(&plan, 1.0), position).expect("sound");
+        certified |= learner.work(&mut Unpaced).is_some_and(|publication| !publication.policy().exits.is_empty());
+    }
+    assert!(certified, "{:?}", learner.status());
+}
+
 #[test]
 fn the_status_says_why_exits_are_off() {
     let mut world = World::new(4);

@@ -42,10 +42,21 @@ impl Learner {
             let last = version.trained >= config.young_training * 8 / 5;
             judged && version.trained >= config.young_training && (last || !cheap(version))
         };
-        let most = if self.set.exits().is_empty() { 2 } else { 3 };
-        let late = self.audits >= most * config.young_training;
+        let late = if self.set.exits().is_empty() {
+            self.audits >= 2 * config.young_training && !self.may_certify_soon()
+        } else {
+            self.audits >= 3 * config.young_training
+        };
         let grown = late || self.force.iter().chain(&self.waiting).any(grown);
         self.grown |= grown;
+    }
+
+    /// Whether a first training or a planned look is still to come. A learner that is slow for its stream is no reason to
+    /// give up, and audits cost nothing while every frame takes the whole way.
+    fn may_certify_soon(&self) -> bool {
+        let untried = self.versions == 0 && !self.one_class;
+        let looks = |version: &Version| version.subset != 0 && version.next_look().is_some();
+        untried || self.pending.is_some() || self.waiting.iter().any(looks)
     }
 
     /// Publishes a changed audit rate or a renewed reference, if there is one.
