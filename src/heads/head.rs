@@ -12,6 +12,8 @@ use crate::plan::ExitId;
 
 /// Hidden units that are summed at once: eight 128-bit registers of accumulators.
 const LANE: usize = 32;
+/// Features whose weights are used at once: 16 kB, half of the smallest first-level cache about.
+const TILE: usize = 128;
 /// No head is wider than this: bounds what foreign bytes may ask for.
 pub const MAX_FEATURES: usize = 4096;
 /// Most hidden units.
@@ -230,26 +232,10 @@ impl Head {
                 *value = (*value - mean) * scale;
             }
         }
-        let (units, rows) = (self.b1.len(), features.len() / width);
-        scratch.hidden.resize(rows * units, 0.0);
-        // Blocks outside, rows inside: a block's weights stay near while every row meets them. Each row's sums are added
-        // in one order, whatever rows are beside it.
-        let blocks = self.b1.chunks_exact(LANE).zip(self.w1.chunks_exact(width * LANE));
-        for (block, (bias, weights)) in blocks.enumerate() {
-            let rows = scratch.features.chunks_exact(width).zip(scratch.hidden.chunks_exact_mut(units));
-            for (features, hidden) in rows {
-                let mut sums = [0.0f32; LANE];
-                sums.copy_from_slice(bias);
-                for (value, row) in features.iter().zip(weights.chunks_exact(LANE)) {
-                    for (sum, weight) in sums.iter_mut().zip(row) {
-                        *sum += value * weight;
-                    }
-                }
-                for (unit, sum) in hidden.iter_mut().skip(block * LANE).zip(sums) {
-                    *unit = sum.max(0.0);
-                }
-            }
-        }
+        let rows = features.len() / width;
+        scratch.hidden.clear();
+        (0..rows).for_each(|_| scratch.hidden.extend_from_slice(&self.b1));
+        first_layer(&self.w1, width, &scratch.features, &mut scratch.hidden);
         self.second_layer(rows, scratch);
     }
 
@@ -260,7 +246,7 @@ impl Head {
         let rows = scratch.hidden.chunks_exact(self.b1.len()).zip(scratch.outputs.chunks_exact_mut(outputs));
         for (hidden, made) in rows {
             for (unit, row) in hidden.iter().zip(self.w2.chunks_exact(outputs)) {
-                // Half of the units are silent after the ReLU.
+                // The ReLU; half of the units are silent after it.
                 if *unit > 0.0 {
                     for (output, weight) in made.iter_mut().zip(row) {
                         *output += unit * weight;
@@ -283,6 +269,29 @@ impl Head {
     pub(crate) fn outputs<'a>(&self, features: &[f16], scratch: &'a mut Scratch) -> &'a [f32] {
         self.logits(features, scratch);
         &scratch.outputs
+    }
+}
+
+/// Adds `features * weights` to `hidden`, both a row per frame; `weights` as in [`Head`]. Tiles of weights outside, rows
+/// inside: a tile stays in the first-level cache while every row meets it. Each sum is added in the order of the features,
+/// whatever rows are beside it.
+fn first_layer(weights: &[f32], width: usize, features: &[f32], hidden: &mut [f32]) {
+    let units = weights.len() / width;
+    for (block, weights) in weights.chunks_exact(width * LANE).enumerate() {
+        for (tile, weights) in weights.chunks(TILE * LANE).enumerate() {
+            let (from, to) = (tile * TILE, tile * TILE + weights.len() / LANE);
+            for (features, hidden) in features.chunks_exact(width).zip(hidden.chunks_exact_mut(units)) {
+                let held = &mut hidden[block * LANE..(block + 1) * LANE];
+                let mut sums = [0.0f32; LANE];
+                sums.copy_from_slice(held);
+                for (value, row) in features[from..to].iter().zip(weights.chunks_exact(LANE)) {
+                    for (sum, weight) in sums.iter_mut().zip(row) {
+                        *sum += value * weight;
+                    }
+                }
+                held.copy_from_slice(&sums);
+            }
+        }
     }
 }
 
