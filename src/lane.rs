@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 
 use crate::batch::{self, Next};
-use crate::cascade::{self, Answer, Audit, Auditor, EngineError, Fate, Mind, Segments};
+use crate::cascade::{self, Answer, Audit, Auditor, Cascade, EngineError, Fate, Mind, Pass, Segments};
 use crate::decode::{self, Decoder};
 use crate::frame::{Origin, RawFrame, RejectReason, Rejection};
 use crate::heads::{HeadSet, SUSPICION_WINDOW, SUSPICIOUS_RATE, Scratch, Suspicion};
@@ -24,6 +24,7 @@ use crate::publish::{CAMERA_CHARS_MAX, PublishError, Publisher, SampleSink};
 
 /// How long an idle lane sleeps before it shows that it lives.
 const HEARTBEAT: Duration = Duration::from_millis(200);
+
 /// What a lane serves with: a policy and a backbone cut at its exits.
 #[derive(Debug)]
 pub struct Serving<S> {
@@ -114,28 +115,34 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
     /// # Errors
     /// When the engine or the output fails; unfinished frames keep their offsets back.
     pub fn run(mut self) -> Result<(), LaneError> {
-        let mut mind = Mind { scratch: Scratch::default(), suspicion: Suspicion::new(SUSPICION_WINDOW) };
+        let mind = Mind { scratch: Scratch::default(), suspicion: Suspicion::new(SUSPICION_WINDOW) };
+        let mut work = Work { mind, cascade: Cascade::default() };
         loop {
             self.heartbeat.beat(Instant::now());
-            self.adopt();
-            match batch::next(&self.inbox, self.options.max_batch, HEARTBEAT) {
+            self.adopt(&mut work)?;
+            // Rows wait for company only while frames are there to be it.
+            let patience = if work.cascade.is_empty() { HEARTBEAT } else { Duration::ZERO };
+            match batch::next(&self.inbox, self.options.max_batch, patience) {
                 Next::Closed => {
+                    self.flush(&mut work)?;
                     self.heartbeat.retire();
                     return Ok(());
                 }
-                Next::Idle => {}
-                Next::Batch(taken) => self.batch(taken, &mut mind)?,
+                Next::Idle => self.flush(&mut work)?,
+                Next::Batch(taken) => self.batch(taken, &mut work)?,
             }
         }
     }
 
-    fn adopt(&mut self) {
+    fn adopt(&mut self, work: &mut Work) -> Result<(), LaneError> {
         if let Some(next) = self.handover.take() {
+            self.flush(work)?;
             if let Some(segments) = next.segments {
                 self.segments = segments;
             }
             self.heads = next.heads;
         }
+        Ok(())
     }
 
     /// The policy's audit rate, raised at once while the first exit looks different from when it was certified.
@@ -148,34 +155,47 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
         }
     }
 
-    fn batch(&mut self, taken: Vec<Taken>, mind: &mut Mind) -> Result<(), LaneError> {
+    fn batch(&mut self, taken: Vec<Taken>, work: &mut Work) -> Result<(), LaneError> {
         let started = Instant::now();
         self.telemetry.batch(taken.len());
         self.telemetry.waiting(self.inbox.len(), self.publisher.waiting());
-        let rate = self.audit_rate(mind);
+        let rate = self.audit_rate(&work.mind);
         let (audited, served): (Vec<Taken>, Vec<Taken>) =
             taken.into_iter().partition(|t| batch::is_audited(&t.frame.origin, self.options.seed, rate));
         if !served.is_empty() {
-            self.serve(served, started, mind)?;
+            self.serve(served, started, work)?;
         }
         if !audited.is_empty() {
-            self.audit(audited, started, rate, mind)?;
+            self.audit(audited, started, rate, &mut work.mind)?;
         }
         Ok(())
     }
 
-    fn serve(&mut self, taken: Vec<Taken>, started: Instant, mind: &mut Mind) -> Result<(), LaneError> {
-        let Self { segments, decoder, publisher, telemetry, plan, heads, .. } = self;
-        let desk = Desk { plan, heads, publisher, telemetry, started, audited: false };
-        let mut open = desk.decode(taken, decoder, segments.load(self.options.max_batch))?;
+    fn serve(&mut self, taken: Vec<Taken>, started: Instant, work: &mut Work) -> Result<(), LaneError> {
+        let Self { segments, decoder, publisher, telemetry, plan, .. } = self;
+        let desk = Desk { plan, heads: &self.heads, publisher, telemetry, audited: false };
+        let open = desk.decode(taken, started, decoder, segments.load(self.options.max_batch))?;
         if open.is_empty() {
             return Ok(());
         }
+        let enough = if self.inbox.is_empty() { 1 } else { self.options.max_batch };
+        self.pass(open, enough, work)
+    }
+
+    /// Brings the frames that wait within the cascade to their answers.
+    fn flush(&mut self, work: &mut Work) -> Result<(), LaneError> {
+        if work.cascade.is_empty() { Ok(()) } else { self.pass(Vec::new(), 1, work) }
+    }
+
+    fn pass(&mut self, rows: Vec<Open>, enough: usize, work: &mut Work) -> Result<(), LaneError> {
+        let Self { segments, publisher, telemetry, plan, heads, .. } = self;
+        let desk = Desk { plan, heads, publisher, telemetry, audited: false };
         let timer = Instant::now();
         let mut published = Ok(());
-        cascade::serve(segments, heads, open.len(), mind, |fate| {
+        let mut pass = Pass { segments, heads, mind: &mut work.mind };
+        work.cascade.serve(&mut pass, rows, enough, |open, fate| {
             if published.is_ok() {
-                published = desk.settle(&mut open, fate, None);
+                published = desk.settle(open, fate, None);
             }
         })?;
         telemetry.stage(Stage::Serve, timer.elapsed());
@@ -184,22 +204,23 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
 
     fn audit(&mut self, taken: Vec<Taken>, started: Instant, rate: f64, mind: &mut Mind) -> Result<(), LaneError> {
         let Self { auditor, decoder, publisher, telemetry, plan, heads, samples, .. } = self;
-        let desk = Desk { plan, heads, publisher, telemetry, started, audited: true };
-        let mut open = desk.decode(taken, decoder, auditor.load(self.options.max_batch))?;
+        let desk = Desk { plan, heads, publisher, telemetry, audited: true };
+        let open = desk.decode(taken, started, decoder, auditor.load(self.options.max_batch))?;
         if open.is_empty() {
             return Ok(());
         }
         // What a sample says of its frame outlives the frame: the copy is sent after the answer.
-        let about: Vec<About> = open.iter().flatten().map(|taken| About::of(&taken.frame)).collect();
+        let about: Vec<About> = open.iter().map(|open| About::of(&open.taken.frame)).collect();
+        let mut open = open.into_iter();
         let timer = Instant::now();
         let mut published = Ok(());
         let Mind { scratch, suspicion } = mind;
-        cascade::audit(auditor, heads, open.len(), scratch, Some(suspicion), |audit| {
-            if let (Some(sink), Some(row)) = (samples.as_ref(), row_of(audit.fate)) {
+        cascade::audit(auditor, heads, about.len(), scratch, Some(suspicion), |row, audit| {
+            if let (Some(sink), Fate::Answered(_)) = (samples.as_ref(), audit.fate) {
                 sink.offer(about[row].sample(plan, audit, rate, false));
             }
-            if published.is_ok() {
-                published = desk.settle(&mut open, audit.fate, audit_note(audit, heads));
+            if let (Ok(()), Some(open)) = (&published, open.next()) {
+                published = desk.settle(open, audit.fate, audit_note(audit, heads));
             }
         })?;
         telemetry.stage(Stage::Audit, timer.elapsed());
@@ -221,8 +242,8 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
             }
             let draw = |row: usize| batch::draw_of_copy(&about[row].origin, seed, number);
             decode::copies(&plan.input, &frames, number, draw, self.auditor.load(rows));
-            cascade::audit(&mut self.auditor, &self.heads, rows, &mut mind.scratch, None, |audit| {
-                if let Some(row) = row_of(audit.fate) {
+            cascade::audit(&mut self.auditor, &self.heads, rows, &mut mind.scratch, None, |row, audit| {
+                if let Fate::Answered(_) = audit.fate {
                     sink.offer(about[row].sample(plan, audit, rate, true));
                 }
             })?;
@@ -232,13 +253,26 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
     }
 }
 
+/// What a lane carries from batch to batch.
+struct Work {
+    mind: Mind,
+    cascade: Cascade<Open>,
+}
+
+/// A decoded frame that has no answer yet; dropped, it is read again.
+#[derive(Debug)]
+struct Open {
+    taken: Taken,
+    /// When its batch began.
+    started: Instant,
+}
+
 /// The part of a lane that turns fates into records: it borrows what it needs, so that the engine stays free to run.
 struct Desk<'a> {
     plan: &'a Plan,
     heads: &'a HeadSet,
     publisher: &'a Publisher,
     telemetry: &'a Telemetry,
-    started: Instant,
     audited: bool,
 }
 
@@ -247,21 +281,22 @@ impl Desk<'_> {
     fn decode(
         &self,
         taken: Vec<Taken>,
+        started: Instant,
         decoder: &mut Decoder,
         buffer: &mut [f32],
-    ) -> Result<Vec<Option<Taken>>, PublishError> {
+    ) -> Result<Vec<Open>, PublishError> {
         let timer = Instant::now();
         let mut rows = buffer.chunks_exact_mut(self.plan.input.len());
         let mut row = rows.next();
         let mut open = Vec::with_capacity(taken.len());
-        for frame in taken {
+        for taken in taken {
             let Some(pixels) = row.as_deref_mut() else { break };
-            match decoder.decode(&frame.frame.payload, frame.frame.content_type(), pixels) {
+            match decoder.decode(&taken.frame.payload, taken.frame.content_type(), pixels) {
                 Ok(()) => {
-                    open.push(Some(frame));
+                    open.push(Open { taken, started });
                     row = rows.next();
                 }
-                Err(why) => self.reject(frame, &why)?,
+                Err(why) => self.reject(taken, &why)?,
             }
         }
         self.telemetry.stage(Stage::Decode, timer.elapsed());
@@ -274,26 +309,24 @@ impl Desk<'_> {
         self.publisher.dead_letter(&taken.frame, why, taken.ticket)
     }
 
-    fn settle(&self, open: &mut [Option<Taken>], fate: Fate, note: Option<AuditNote>) -> Result<(), PublishError> {
+    fn settle(&self, open: Open, fate: Fate, note: Option<AuditNote>) -> Result<(), PublishError> {
         match fate {
             Fate::Answered(answer) => {
-                let Some(taken) = open.get_mut(answer.row).and_then(Option::take) else { return Ok(()) };
-                let prediction = self.prediction(&taken, answer, note);
-                self.publisher.prediction(&taken.frame, &prediction, taken.ticket)
+                let prediction = self.prediction(&open, answer, note);
+                self.publisher.prediction(&open.taken.frame, &prediction, open.taken.ticket)
             }
-            Fate::NotFinite { row } => {
-                let Some(taken) = open.get_mut(row).and_then(Option::take) else { return Ok(()) };
+            Fate::NotFinite => {
                 let why =
                     Rejection::new(RejectReason::BadOutput, "the model's output for this frame is NaN or infinite");
-                self.reject(taken, &why)
+                self.reject(open.taken, &why)
             }
         }
     }
 
-    fn prediction(&self, taken: &Taken, answer: Answer, note: Option<AuditNote>) -> Prediction {
-        let Taken { frame, arrived, .. } = taken;
+    fn prediction(&self, open: &Open, answer: Answer, note: Option<AuditNote>) -> Prediction {
+        let Open { taken: Taken { frame, arrived, .. }, started } = open;
         let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
-        let queue = self.started.saturating_duration_since(*arrived);
+        let queue = started.saturating_duration_since(*arrived);
         let total = arrived.elapsed();
         self.telemetry.answered(answer.exit, total, queue, frame.captured_at_ms);
         if self.audited {
@@ -317,7 +350,7 @@ impl Desk<'_> {
             audit: note,
             model: self.plan.backbone.short(),
             policy: self.heads.version(),
-            latency_ms: Latency { queue: ms(queue), infer: ms(self.started.elapsed()), total: ms(total) },
+            latency_ms: Latency { queue: ms(queue), infer: ms(started.elapsed()), total: ms(total) },
         }
     }
 }
@@ -349,13 +382,6 @@ impl About {
         let (features, scores) = (&audit.features, audit.probabilities);
         let sample = Sample::from_audit(plan, features, scores, &self.camera, self.captured_at_ms, weight, copy)?;
         sample.with_origin(&self.origin).encode(plan)
-    }
-}
-
-fn row_of(fate: Fate) -> Option<usize> {
-    match fate {
-        Fate::Answered(answer) => Some(answer.row),
-        Fate::NotFinite { .. } => None,
     }
 }
 

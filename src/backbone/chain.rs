@@ -1,7 +1,7 @@
 //! What a lane owns: the backbone cut at some exits, and the whole backbone with every candidate's features.
 
 use super::manifest::Scores;
-use super::session::{Buffer, Feed, Session, SessionError};
+use super::session::{Buffer, Feed, Held, Session, SessionError};
 use crate::cascade::{AuditOutput, Auditor, EngineError, Segments, StepOutput};
 use crate::plan::ExitId;
 
@@ -25,6 +25,7 @@ pub(super) struct Runner {
 enum Source<'a> {
     Frames(&'a [f32]),
     Before(&'a [Vec<Buffer>]),
+    Held(&'a Held),
 }
 
 impl Runner {
@@ -59,6 +60,7 @@ impl Runner {
         let feed = match source {
             Source::Frames(frames) => Feed::Frames(frames.get(at * self.row()..).ok_or_else(missing)?),
             Source::Before(made) => Feed::Rows(made.get(at).and_then(|list| list.first()).ok_or_else(missing)?),
+            Source::Held(held) => Feed::Held(held, at * self.row()),
         };
         let made = self.session.run(&feed, rows, &self.dims)?;
         for (buffer, width) in made.iter().rev().zip(self.widths.iter().rev()) {
@@ -90,6 +92,31 @@ impl Runner {
     }
 }
 
+/// Rows that wait between two segments: those of the newest run where it made them, older ones put together in front.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    held: Held,
+    held_rows: usize,
+    here: usize,
+}
+
+impl Queue {
+    /// Puts what still lies where the segment before made it, `row` elements each, behind what is held: that place is needed.
+    fn hold(&mut self, made: &[Vec<Buffer>], row: usize, batches: bool) -> Result<(), SessionError> {
+        let (lists, length) = if batches { (1, self.here * row) } else { (self.here, row) };
+        for buffer in made.iter().take(lists.min(self.here)).filter_map(|list| list.first()) {
+            self.held.append(buffer, length)?;
+        }
+        self.held_rows += std::mem::take(&mut self.here);
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.held.clear();
+        (self.held_rows, self.here) = (0, 0);
+    }
+}
+
 fn shown(made: &[Vec<Buffer>], row: usize, count: usize, at: usize) -> Result<&[f32], SessionError> {
     let list = made.get(row).map_or(&[][..], Vec::as_slice);
     let first = list.len().saturating_sub(count);
@@ -112,6 +139,8 @@ impl Stage {
 pub struct Chain {
     pub(super) exits: Vec<ExitId>,
     pub(super) stages: Vec<Stage>,
+    /// Behind each stage but the last.
+    pub(super) queues: Vec<Queue>,
     pub(super) frames: Frames,
     pub(super) scores: Probabilities,
 }
@@ -194,29 +223,61 @@ impl Segments for Chain {
     fn run(&mut self, segment: usize, rows: usize) -> Result<StepOutput<'_>, EngineError> {
         let failed = |error: SessionError| EngineError { segment, reason: error.to_string() };
         let missing =
-            || EngineError { segment, reason: "there is no such segment, or the one before has not run".into() };
-        let (before, rest) = self.stages.split_at_mut_checked(segment).ok_or_else(missing)?;
+            || EngineError { segment, reason: "there is no such segment, or other rows wait for it".into() };
+        // What the last run of this segment made and nobody has taken yet.
+        self.hold(segment).map_err(failed)?;
+        let before = segment.checked_sub(1);
+        if let Some(before) = before.filter(|before| self.queues.get(*before).is_some_and(|queue| queue.held_rows > 0)) {
+            self.hold(before).map_err(failed)?;
+        }
+        let (stages, rest) = self.stages.split_at_mut_checked(segment).ok_or_else(missing)?;
         let last = rest.len() == 1;
         let Stage(stage) = rest.first_mut().ok_or_else(missing)?;
-        let source = match before.last() {
-            None => Source::Frames(&self.frames.values),
-            Some(Stage(before)) => Source::Before(&before.made),
+        let (queue, behind) = self.queues.split_at_mut_checked(segment).ok_or_else(missing)?;
+        let queue = queue.last_mut();
+        let source = match (stages.last(), &queue) {
+            (Some(Stage(stage)), Some(queue)) if queue.held_rows + queue.here == rows => {
+                if queue.held_rows > 0 { Source::Held(&queue.held) } else { Source::Before(&stage.made) }
+            }
+            (None, _) => Source::Frames(&self.frames.values),
+            _ => return Err(missing()),
         };
         stage.run(&source, rows).map_err(failed)?;
+        if let Some(queue) = queue {
+            queue.clear();
+        }
+        if let Some(behind) = behind.first_mut() {
+            behind.here = rows;
+        }
         let shown = stage.shown(0).map_err(failed)?;
         Ok(if last { StepOutput::Probabilities(self.scores.fill(shown)) } else { StepOutput::Features(shown) })
     }
 
     fn compact(&mut self, segment: usize, keep: &[usize]) {
         let row = self.stages.get(segment + 1).map(|Stage(next)| next.row());
-        if let Some((Stage(stage), row)) = self.stages.get_mut(segment).zip(row)
-            && let Err(error) = stage.compact(row, keep)
+        if let (Some(Stage(stage)), Some(queue), Some(row)) =
+            (self.stages.get_mut(segment), self.queues.get_mut(segment), row)
         {
-            // Types were proved when the chain was made; should it happen all the same, the next run must fail and not
-            // go on with the wrong rows.
-            tracing::error!(segment, %error, "rows cannot be compacted");
-            stage.made.clear();
+            queue.here = keep.len();
+            if let Err(error) = stage.compact(row, keep) {
+                // Types were proved when the chain was made; should it happen all the same, the next run must fail and not
+                // go on with the wrong rows.
+                tracing::error!(segment, %error, "rows cannot be compacted");
+                queue.clear();
+            }
         }
+    }
+}
+
+impl Chain {
+    /// Moves rows that wait where segment `segment` made them to a place of their own.
+    fn hold(&mut self, segment: usize) -> Result<(), SessionError> {
+        let row = self.stages.get(segment + 1).map(|Stage(next)| next.row());
+        let (stage, queue) = (self.stages.get(segment), self.queues.get_mut(segment));
+        if let (Some(Stage(stage)), Some(queue), Some(row)) = (stage, queue, row) {
+            queue.hold(&stage.made, row, stage.batches)?;
+        }
+        Ok(())
     }
 }
 

@@ -36,7 +36,7 @@ pub use measure::Timing;
 use crate::cascade::EngineError;
 use crate::frame::InputSpec;
 use crate::plan::{CostTable, ExitId, ExitPoint, Fingerprint, Plan};
-use chain::{Frames, Probabilities, Runner, Stage};
+use chain::{Frames, Probabilities, Queue, Runner, Stage};
 use manifest::Manifest;
 use model::ModelFile;
 use optimised::Optimised;
@@ -293,6 +293,7 @@ impl Backbone {
         stages.push(Stage::new(session, start.dims.clone(), self.plan.classes(), self.prepared.batches));
         Ok(Chain {
             exits: exits.to_vec(),
+            queues: exits.iter().map(|_| Queue::default()).collect(),
             stages,
             frames: Frames::new(self.plan.input.len()),
             scores: Probabilities::new(self.plan.classes(), self.prepared.meaning),

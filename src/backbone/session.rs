@@ -60,6 +60,42 @@ pub(super) enum Feed<'a> {
     Frames(&'a [f32]),
     /// The first rows of what a session before made.
     Rows(&'a Buffer),
+    /// Rows of several such, put together, from this element on.
+    Held(&'a Held, usize),
+}
+
+/// Rows of several tensors, one behind the other; its memory is kept for the next ones.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    floats: Vec<f32>,
+    halves: Vec<half::f16>,
+    bytes: Vec<u8>,
+    signed: Vec<i8>,
+}
+
+impl Held {
+    /// Appends the first `length` elements of a tensor.
+    pub(super) fn append(&mut self, buffer: &Buffer, length: usize) -> Result<(), SessionError> {
+        match buffer.element() {
+            TensorElementType::Float32 => self.floats.extend_from_slice(cut_to(buffer.typed()?, length)?),
+            TensorElementType::Float16 => self.halves.extend_from_slice(cut_to(buffer.typed()?, length)?),
+            TensorElementType::Uint8 => self.bytes.extend_from_slice(cut_to(buffer.typed()?, length)?),
+            TensorElementType::Int8 => self.signed.extend_from_slice(cut_to(buffer.typed()?, length)?),
+            other => return Err(foreign(other)),
+        }
+        Ok(())
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.floats.clear();
+        self.halves.clear();
+        self.bytes.clear();
+        self.signed.clear();
+    }
+}
+
+fn foreign(element: TensorElementType) -> SessionError {
+    SessionError::Ort(format!("cannot carry {element:?} across a cut"))
 }
 
 impl Session {
@@ -121,7 +157,13 @@ impl Session {
                 TensorElementType::Uint8 => self.run_typed(cut_to(buffer.typed::<u8>()?, length)?, shape)?,
                 TensorElementType::Int8 => self.run_typed(cut_to(buffer.typed::<i8>()?, length)?, shape)?,
                 TensorElementType::Float16 => self.run_typed(cut_to(buffer.typed::<half::f16>()?, length)?, shape)?,
-                other => return Err(SessionError::Ort(format!("cannot carry {other:?} across a cut"))),
+                other => return Err(foreign(other)),
+            },
+            Feed::Held(held, from) => match (&held.floats[..], &held.halves[..], &held.bytes[..], &held.signed[..]) {
+                (floats @ [_, ..], ..) => self.run_typed(part(floats, *from, length)?, shape)?,
+                (_, halves @ [_, ..], ..) => self.run_typed(part(halves, *from, length)?, shape)?,
+                (_, _, bytes @ [_, ..], _) => self.run_typed(part(bytes, *from, length)?, shape)?,
+                (.., signed) => self.run_typed(part(signed, *from, length)?, shape)?,
             },
         };
         outputs.into_iter().map(Buffer::new).collect()
@@ -140,6 +182,10 @@ impl Session {
 
 fn cut_to<T>(data: &[T], length: usize) -> Result<&[T], SessionError> {
     data.get(..length).ok_or_else(|| SessionError::Ort(format!("needs {length} values, has {}", data.len())))
+}
+
+fn part<T>(data: &[T], from: usize, length: usize) -> Result<&[T], SessionError> {
+    cut_to(data.get(from..).unwrap_or_default(), length)
 }
 
 impl Buffer {
@@ -194,7 +240,7 @@ impl Buffer {
             TensorElementType::Uint8 => compact(self.value.try_extract_tensor_mut::<u8>()?.1, row, keep),
             TensorElementType::Int8 => compact(self.value.try_extract_tensor_mut::<i8>()?.1, row, keep),
             TensorElementType::Float16 => compact(self.value.try_extract_tensor_mut::<half::f16>()?.1, row, keep),
-            other => return Err(SessionError::Ort(format!("cannot carry {other:?} across a cut"))),
+            other => return Err(foreign(other)),
         }
         Ok(())
     }

@@ -154,7 +154,7 @@ fn play(mut stream: Stream<'_>, pictures: &[Picture], order: &[usize], batch: us
         bar.set_message(stream.note());
     }
     bar.finish_and_clear();
-    Ok(stream.finish())
+    stream.finish()
 }
 
 fn pictures(args: &ReplayArgs) -> anyhow::Result<Vec<Picture>> {

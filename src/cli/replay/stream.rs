@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::backbone::{Audited, Chain};
 use crate::batch::{draw_of_copy, is_audited};
-use crate::cascade::{self, Auditor, Fate, Mind, Segments};
+use crate::cascade::{self, Auditor, Cascade, Fate, Mind, Pass, Segments};
 use crate::decode::{self, DecodeLimits, Decoder};
 use crate::frame::Origin;
 use crate::heads::{HeadSet, PolicyState, SUSPICION_WINDOW, SUSPICIOUS_RATE, Scratch, Suspicion};
@@ -43,6 +43,8 @@ pub(super) struct Stream<'a> {
     heads: Arc<HeadSet>,
     learner: Learner,
     mind: Mind,
+    /// Frames on their way, by their place in the outcome.
+    cascade: Cascade<usize>,
     seed: u64,
     rules: Rules,
     topic: Arc<str>,
@@ -60,6 +62,7 @@ impl<'a> Stream<'a> {
             segments: engine.backbone.chain(&[])?,
             auditor: engine.backbone.auditor()?,
             mind: Mind { scratch: Scratch::default(), suspicion: Suspicion::new(SUSPICION_WINDOW) },
+            cascade: Cascade::default(),
             seed: config.seed,
             learner: Learner::new(&plan, engine.costs.clone(), config),
             rules,
@@ -92,16 +95,17 @@ impl<'a> Stream<'a> {
         if played.is_empty() {
             return Ok(());
         }
+        let place = self.outcome.played.len();
+        self.outcome.played.extend(played);
         // In turns: whoever runs second finds warm caches.
         if (first / self.rules.batch).is_multiple_of(2) {
-            self.plain(&pixels, &mut played)?;
-            self.serve(&pixels, &mut played)?;
+            self.plain(&pixels, place)?;
+            self.serve(&pixels, place)?;
         } else {
-            self.serve(&pixels, &mut played)?;
-            self.plain(&pixels, &mut played)?;
+            self.serve(&pixels, place)?;
+            self.plain(&pixels, place)?;
         }
-        self.note_opinions(&pixels, &played)?;
-        self.outcome.played.extend(played);
+        self.note_opinions(&pixels, place)?;
         self.learn(first + pictures.len())
     }
 
@@ -125,7 +129,8 @@ impl<'a> Stream<'a> {
     }
 
     /// Asks every exit in force about every frame of the batch; costs a run of the whole model.
-    fn note_opinions(&mut self, pixels: &[f32], played: &[Played]) -> anyhow::Result<()> {
+    fn note_opinions(&mut self, pixels: &[f32], place: usize) -> anyhow::Result<()> {
+        let played = &self.outcome.played[place..];
         let from = self.rules.opinions_from.unwrap_or(usize::MAX);
         if played.last().is_none_or(|frame| frame.frame < from) {
             return Ok(());
@@ -134,16 +139,13 @@ impl<'a> Stream<'a> {
         if !self.heads.exits().is_empty() {
             self.auditor.load(played.len())[..pixels.len()].copy_from_slice(pixels);
             let (heads, mut scratch) = (Arc::clone(&self.heads), Scratch::default());
-            let mut row = opinions.iter_mut();
-            cascade::audit(&mut self.auditor, &heads, played.len(), &mut self.mind.scratch, None, |audit| {
+            cascade::audit(&mut self.auditor, &heads, played.len(), &mut self.mind.scratch, None, |row, audit| {
                 let ask = |(position, exit): (usize, &ExitId)| {
                     let said = heads.decide(position, audit.features.get(exit.index())?, &mut scratch);
                     let (class, confidence) = (said.verdict.class, said.verdict.confidence.get());
                     Some(Opinion { exit: *exit, class, confidence, leaves: said.leaves })
                 };
-                if let Some(row) = row.next() {
-                    *row = heads.exits().iter().enumerate().filter_map(ask).collect();
-                }
+                opinions[row] = heads.exits().iter().enumerate().filter_map(ask).collect();
             })?;
         }
         let noted = opinions.into_iter().zip(played).filter(|(_, frame)| frame.frame >= from);
@@ -151,14 +153,15 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    fn plain(&mut self, pixels: &[f32], played: &mut [Played]) -> anyhow::Result<()> {
+    fn plain(&mut self, pixels: &[f32], place: usize) -> anyhow::Result<()> {
+        let played = &mut self.outcome.played[place..];
         let rows = played.len();
         let started = Instant::now();
         self.plain.load(rows)[..pixels.len()].copy_from_slice(pixels);
-        let empty = HeadSet::empty();
-        cascade::serve(&mut self.plain, &empty, rows, &mut self.mind, |fate| {
+        let mut pass = Pass { segments: &mut self.plain, heads: &HeadSet::empty(), mind: &mut self.mind };
+        Cascade::default().serve(&mut pass, 0..rows, 1, |row, fate| {
             if let Fate::Answered(answer) = fate {
-                played[answer.row].full = Some(answer.class);
+                played[row].full = Some(answer.class);
             }
         })?;
         let share = started.elapsed().as_secs_f64() / rows as f64;
@@ -168,38 +171,60 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// What a lane does with a batch: audited rows on the whole model, the others through the exits.
-    fn serve(&mut self, pixels: &[f32], played: &mut [Played]) -> anyhow::Result<()> {
+    /// What a lane that is behind its input does with a batch: audited rows on the whole model, the others through the exits.
+    fn serve(&mut self, pixels: &[f32], place: usize) -> anyhow::Result<()> {
         let suspicious = self.mind.suspicion.is_suspicious() && !self.heads.exits().is_empty();
         let rate = self.heads.audit_rate().max(if suspicious { SUSPICIOUS_RATE } else { 0.0 });
+        let played = &self.outcome.played[place..];
+        let rows = played.len();
         let drawn = |row: &usize| is_audited(&self.origin(played[*row].frame), self.seed, rate);
-        let (audited, served): (Vec<usize>, Vec<usize>) = (0..played.len()).partition(drawn);
+        let (audited, served): (Vec<usize>, Vec<usize>) = (0..rows).partition(drawn);
         let started = Instant::now();
         if !served.is_empty() {
             gather(pixels, &served, self.plan.input.len(), self.segments.load(served.len()));
-            let (plan, heads) = (&self.plan, &self.heads);
-            cascade::serve(&mut self.segments, heads, served.len(), &mut self.mind, |fate| {
-                let (row, class, exit) = match fate {
-                    Fate::Answered(answer) => (answer.row, Some(answer.class), answer.exit),
-                    Fate::NotFinite { row } => (row, None, None),
-                };
-                let frame = &mut played[served[row]];
-                (frame.served, frame.exit) = (class, exit);
-                frame.flops = flops(plan, heads, exit, false);
-            })?;
+            self.pass(served.iter().map(|row| place + row).collect(), self.rules.batch)?;
         }
         let mut seconds = started.elapsed();
         if !audited.is_empty() {
-            seconds += self.audit(pixels, &audited, rate, played)?;
+            seconds += self.audit(pixels, &audited, rate, place)?;
         }
-        let share = seconds.as_secs_f64() / played.len() as f64;
-        for frame in played {
-            frame.seconds = share;
+        let share = seconds.as_secs_f64() / rows as f64;
+        for frame in &mut self.outcome.played[place..] {
+            frame.seconds += share;
         }
         Ok(())
     }
 
-    fn audit(&mut self, pixels: &[f32], rows: &[usize], rate: f64, played: &mut [Played]) -> anyhow::Result<Duration> {
+    /// Sends frames, by their places in the outcome, through the exits.
+    fn pass(&mut self, places: Vec<usize>, enough: usize) -> anyhow::Result<()> {
+        let (plan, heads, played) = (&self.plan, &self.heads, &mut self.outcome.played);
+        let mut pass = Pass { segments: &mut self.segments, heads, mind: &mut self.mind };
+        self.cascade.serve(&mut pass, places, enough, |place, fate| {
+            let (class, exit) = match fate {
+                Fate::Answered(answer) => (Some(answer.class), answer.exit),
+                Fate::NotFinite => (None, None),
+            };
+            let frame = &mut played[place];
+            (frame.served, frame.exit) = (class, exit);
+            frame.flops = flops(plan, heads, exit, false);
+        })?;
+        Ok(())
+    }
+
+    /// Brings the frames on their way to their answers: the newest frame is charged with it.
+    fn flush(&mut self) -> anyhow::Result<()> {
+        let started = Instant::now();
+        if !self.cascade.is_empty() {
+            self.pass(Vec::new(), 1)?;
+        }
+        if let Some(newest) = self.outcome.played.last_mut() {
+            newest.seconds += started.elapsed().as_secs_f64();
+        }
+        Ok(())
+    }
+
+    fn audit(&mut self, pixels: &[f32], rows: &[usize], rate: f64, place: usize) -> anyhow::Result<Duration> {
+        let played = &mut self.outcome.played[place..];
         let started = Instant::now();
         let width = self.plan.input.len();
         gather(pixels, rows, width, self.auditor.load(rows.len()));
@@ -214,10 +239,10 @@ impl<'a> Stream<'a> {
                 .map(|sample| sample.with_origin(&origin(row)))
         };
         let Mind { scratch, suspicion } = &mut self.mind;
-        cascade::audit(&mut self.auditor, &heads, rows.len(), scratch, Some(suspicion), |audit| {
-            let (row, class) = match audit.fate {
-                Fate::Answered(answer) => (answer.row, Some(answer.class)),
-                Fate::NotFinite { row } => (row, None),
+        cascade::audit(&mut self.auditor, &heads, rows.len(), scratch, Some(suspicion), |row, audit| {
+            let class = match audit.fate {
+                Fate::Answered(answer) => Some(answer.class),
+                Fate::NotFinite => None,
             };
             let frame = &mut played[rows[row]];
             (frame.served, frame.audited) = (class, true);
@@ -230,11 +255,7 @@ impl<'a> Stream<'a> {
         for number in 0..heads.copies() {
             let draw = |row: usize| draw_of_copy(&origin(row), seed, number);
             decode::copies(&plan.input, &frames, number, draw, self.auditor.load(rows.len()));
-            cascade::audit(&mut self.auditor, &heads, rows.len(), &mut self.mind.scratch, None, |audit| {
-                let row = match audit.fate {
-                    Fate::Answered(answer) => answer.row,
-                    Fate::NotFinite { row } => row,
-                };
+            cascade::audit(&mut self.auditor, &heads, rows.len(), &mut self.mind.scratch, None, |row, audit| {
                 played[rows[row]].flops += plan.flops;
                 if matches!(audit.fate, Fate::Answered(_)) {
                     samples.push(sample(audit, row, true));
@@ -272,6 +293,7 @@ impl<'a> Stream<'a> {
     }
 
     fn adopt(&mut self, publication: &Publication, frame: usize) -> anyhow::Result<()> {
+        self.flush()?;
         let before = std::mem::replace(&mut self.heads, Arc::clone(publication.set()));
         if before.exits() != self.heads.exits() {
             self.segments = self.engine.backbone.chain(self.heads.exits())?;
@@ -290,8 +312,9 @@ impl<'a> Stream<'a> {
         self.learner.status().why
     }
 
-    pub(super) fn finish(self) -> Outcome {
-        Outcome { heads: self.heads, why: self.learner.status().why, ..self.outcome }
+    pub(super) fn finish(mut self) -> anyhow::Result<Outcome> {
+        self.flush()?;
+        Ok(Outcome { heads: self.heads, why: self.learner.status().why, ..self.outcome })
     }
 }
 

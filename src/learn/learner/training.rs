@@ -19,9 +19,11 @@ impl Learner {
         let needed = if self.last_trained == 0 {
             self.config.first_training
         } else {
-            let young = self.last_trained < self.config.young_training;
-            let growth = if young { self.config.growth } else { self.config.growth_later };
+            let young = self.config.young_training.checked_sub(self.last_trained).filter(|missing| *missing > 0);
+            let growth = if young.is_some() { self.config.growth } else { self.config.growth_later };
             let grow = (self.last_trained as f64 * (growth - 1.0)).ceil() as usize;
+            // The version that ends youth is not put off for a few audits more.
+            let grow = young.map_or(grow, |missing| grow.min(missing.max(self.last_trained / 2)));
             self.audits_at_training + grow.min(self.config.window_samples / 4).max(1)
         };
         if self.plan.candidates.is_empty() || self.audits < needed {
