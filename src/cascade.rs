@@ -107,8 +107,8 @@ pub struct Pass<'a, S> {
     pub mind: &'a mut Mind,
 }
 
-/// Most batches that may begin while a row waits for company.
-const OVERTAKEN_MAX: usize = 8;
+/// Most batches that overtake a waiting row, unless told otherwise.
+pub const OVERTAKEN_MAX: usize = 8;
 
 /// The rows on their way through a cut backbone: who waits for which segment. `T` is what the caller knows a row by.
 ///
@@ -118,17 +118,19 @@ const OVERTAKEN_MAX: usize = 8;
 pub struct Cascade<T> {
     /// By segment, in the order of the rows in its queue.
     waiting: Vec<Vec<T>>,
+    /// Batches that began since a row first waited.
     overtaken: usize,
+    overtaken_max: usize,
     keep: Vec<usize>,
 }
 
-impl<T> Default for Cascade<T> {
-    fn default() -> Self {
-        Self { waiting: Vec::new(), overtaken: 0, keep: Vec::new() }
-    }
-}
-
 impl<T> Cascade<T> {
+    /// A cascade in which at most `overtaken_max` batches overtake a waiting row; 0: no row waits.
+    #[must_use]
+    pub fn new(overtaken_max: usize) -> Self {
+        Self { waiting: Vec::new(), overtaken: 0, overtaken_max, keep: Vec::new() }
+    }
+
     /// Whether no row is on its way.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -136,8 +138,8 @@ impl<T> Cascade<T> {
     }
 
     /// Sends loaded rows on their way: each leaves at the first exit that is sure, the rest are answered by the full model.
-    /// Segments after the first run when at least `enough` rows wait for them, or when some have been overtaken by eight
-    /// batches; with `enough` at 1 nothing is left waiting.
+    /// Segments after the first run when at least `enough` rows wait for them, or when some have been overtaken often
+    /// enough; with `enough` at 1 nothing is left waiting.
     ///
     /// `answer` is called the moment a row leaves, not when its batch ends.
     ///
@@ -156,7 +158,7 @@ impl<T> Cascade<T> {
         assert_eq!(pass.segments.exits(), pass.heads.exits(), "segments are cut where the policy has its exits");
         self.waiting.resize_with(pass.heads.exits().len() + 1, Vec::new);
         self.waiting[0].extend(rows);
-        let enough = if self.overtaken < OVERTAKEN_MAX { enough } else { 1 };
+        let enough = if self.overtaken < self.overtaken_max { enough } else { 1 };
         for segment in 0..self.waiting.len() {
             let least = if segment == 0 { 1 } else { enough.max(1) };
             if self.waiting[segment].len() >= least {
@@ -353,15 +355,14 @@ mod tests {
     fn play(heads: &HeadSet, rows: &[[f32; WIDTH]], batch: usize, enough: usize) -> Vec<Option<Fate>> {
         let mut echo = Echo { exits: heads.exits().to_vec(), queues: Vec::new(), made: Vec::new() };
         let mut mind = Mind { scratch: Scratch::default(), suspicion: Suspicion::new(50) };
-        let (mut fates, mut cascade) = (vec![None; rows.len()], Cascade::default());
-        let mut settle =
-            |row: usize, fate| assert!(fates[row].replace(fate).is_none(), "row {row} left twice");
+        let (mut fates, mut cascade) = (vec![None; rows.len()], Cascade::new(3));
+        let mut settle = |row: usize, fate| assert!(fates[row].replace(fate).is_none(), "row {row} left twice");
         for (first, some) in rows.chunks(batch).enumerate() {
             echo.load(some.len()).copy_from_slice(some.as_flattened());
             let mut pass = Pass { segments: &mut echo, heads, mind: &mut mind };
             let numbers = first * batch..first * batch + some.len();
             cascade.serve(&mut pass, numbers, enough, &mut settle).expect("the echo never fails");
-            assert!(cascade.waiting.iter().all(|rows| rows.len() < enough) && cascade.overtaken <= OVERTAKEN_MAX);
+            assert!(cascade.waiting.iter().all(|rows| rows.len() < enough) && cascade.overtaken <= 3);
         }
         let mut pass = Pass { segments: &mut echo, heads, mind: &mut mind };
         cascade.flush(&mut pass, &mut settle).expect("the echo never fails");

@@ -74,6 +74,8 @@ pub enum LaneError {
 pub struct LaneOptions {
     /// Most frames in one run.
     pub max_batch: usize,
+    /// Most batches that may overtake a frame which waits behind an exit.
+    pub overtaken_max: usize,
     /// Seed of the audits.
     pub seed: u64,
     /// Most copies, mirrored and shifted, from which young heads learn.
@@ -116,7 +118,7 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
     /// When the engine or the output fails; unfinished frames keep their offsets back.
     pub fn run(mut self) -> Result<(), LaneError> {
         let mind = Mind { scratch: Scratch::default(), suspicion: Suspicion::new(SUSPICION_WINDOW) };
-        let mut work = Work { mind, cascade: Cascade::default() };
+        let mut work = Work { mind, cascade: Cascade::new(self.options.overtaken_max) };
         loop {
             self.heartbeat.beat(Instant::now());
             self.adopt(&mut work)?;

@@ -282,6 +282,7 @@ impl Wiring<'_> {
                 heartbeat: self.telemetry.heartbeat(&format!("lane-{index}")),
                 options: LaneOptions {
                     max_batch: settings.max_batch,
+                    overtaken_max: settings.overtaken_max,
                     seed: self.config.exits.seed,
                     copies: self.config.learning.copies,
                 },

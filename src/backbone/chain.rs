@@ -222,12 +222,12 @@ impl Segments for Chain {
 
     fn run(&mut self, segment: usize, rows: usize) -> Result<StepOutput<'_>, EngineError> {
         let failed = |error: SessionError| EngineError { segment, reason: error.to_string() };
-        let missing =
-            || EngineError { segment, reason: "there is no such segment, or other rows wait for it".into() };
+        let missing = || EngineError { segment, reason: "there is no such segment, or other rows wait for it".into() };
         // What the last run of this segment made and nobody has taken yet.
         self.hold(segment).map_err(failed)?;
         let before = segment.checked_sub(1);
-        if let Some(before) = before.filter(|before| self.queues.get(*before).is_some_and(|queue| queue.held_rows > 0)) {
+        if let Some(before) = before.filter(|before| self.queues.get(*before).is_some_and(|queue| queue.held_rows > 0))
+        {
             self.hold(before).map_err(failed)?;
         }
         let (stages, rest) = self.stages.split_at_mut_checked(segment).ok_or_else(missing)?;
@@ -237,7 +237,11 @@ impl Segments for Chain {
         let queue = queue.last_mut();
         let source = match (stages.last(), &queue) {
             (Some(Stage(stage)), Some(queue)) if queue.held_rows + queue.here == rows => {
-                if queue.held_rows > 0 { Source::Held(&queue.held) } else { Source::Before(&stage.made) }
+                if queue.held_rows > 0 {
+                    Source::Held(&queue.held)
+                } else {
+                    Source::Before(&stage.made)
+                }
             }
             (None, _) => Source::Frames(&self.frames.values),
             _ => return Err(missing()),

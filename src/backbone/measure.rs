@@ -137,12 +137,14 @@ pub(super) fn costs(backbone: &Backbone, batch: usize) -> Result<CostTable, Back
     let sizes = backbone.cut_sizes();
     let all: f64 = sizes.iter().sum();
     let over = timing.whole_ms * (timing.ratio - 1.0);
-    Ok(CostTable {
+    let table = CostTable {
         piece_ms: timing.segments_ms.iter().map(|ms| ms * share).collect(),
         cut_ms: sizes.iter().map(|size| over * size / all.max(f64::MIN_POSITIVE)).collect(),
         head_ms: plan.candidates.iter().map(|point| head_ms(point.feature_width, plan.classes())).collect(),
         whole_ms: timing.whole_ms,
-    })
+    };
+    tracing::debug!(batch, ?table, "measured");
+    Ok(table)
 }
 
 /// Times the arithmetic of a head: two layers as plain loops over rows, for one frame.

@@ -195,6 +195,7 @@ impl Layers {
         self.within("engine.lanes", engine.lanes as f64, 1.0, 1024.0);
         self.within("engine.threads_per_lane", engine.threads_per_lane as f64, 0.0, 1024.0);
         self.within("engine.max_batch", engine.max_batch as f64, 1.0, 1024.0);
+        self.within("engine.overtaken_max", engine.overtaken_max as f64, 0.0, 1024.0);
         self.within("engine.max_in_flight", engine.max_in_flight as f64, engine.max_batch as f64, 1e6);
         self.within("engine.max_frame_bytes", engine.max_frame_bytes as f64, 1024.0, 5e8);
         self.within("engine.max_frame_pixels", engine.max_frame_pixels as f64, 1.0, 1e9);

@@ -151,6 +151,8 @@ pub struct Engine {
     pub threads_per_lane: usize,
     /// Most frames in one run.
     pub max_batch: usize,
+    /// Most batches that may overtake a frame which waits behind an exit.
+    pub overtaken_max: usize,
     /// Frames taken and not finished.
     pub max_in_flight: usize,
     /// Bytes.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::backbone::{Audited, Chain};
 use crate::batch::{draw_of_copy, is_audited};
-use crate::cascade::{self, Auditor, Cascade, Fate, Mind, Pass, Segments};
+use crate::cascade::{self, Auditor, Cascade, Fate, Mind, OVERTAKEN_MAX, Pass, Segments};
 use crate::decode::{self, DecodeLimits, Decoder};
 use crate::frame::Origin;
 use crate::heads::{HeadSet, PolicyState, SUSPICION_WINDOW, SUSPICIOUS_RATE, Scratch, Suspicion};
@@ -62,7 +62,7 @@ impl<'a> Stream<'a> {
             segments: engine.backbone.chain(&[])?,
             auditor: engine.backbone.auditor()?,
             mind: Mind { scratch: Scratch::default(), suspicion: Suspicion::new(SUSPICION_WINDOW) },
-            cascade: Cascade::default(),
+            cascade: Cascade::new(OVERTAKEN_MAX),
             seed: config.seed,
             learner: Learner::new(&plan, engine.costs.clone(), config),
             rules,
@@ -159,7 +159,7 @@ impl<'a> Stream<'a> {
         let started = Instant::now();
         self.plain.load(rows)[..pixels.len()].copy_from_slice(pixels);
         let mut pass = Pass { segments: &mut self.plain, heads: &HeadSet::empty(), mind: &mut self.mind };
-        Cascade::default().serve(&mut pass, 0..rows, 1, |row, fate| {
+        Cascade::new(0).serve(&mut pass, 0..rows, 1, |row, fate| {
             if let Fate::Answered(answer) = fate {
                 played[row].full = Some(answer.class);
             }
