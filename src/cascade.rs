@@ -139,7 +139,7 @@ impl<T> Cascade<T> {
 
     /// Sends loaded rows on their way: each leaves at the first exit that is sure, the rest are answered by the full model.
     /// Segments after the first run when at least `enough` rows wait for them, or when some have been overtaken often
-    /// enough; with `enough` at 1 nothing is left waiting.
+    /// enough. With `enough` at 1 nothing is left waiting: without new rows too, as before the backbone is cut anew.
     ///
     /// `answer` is called the moment a row leaves, not when its batch ends.
     ///
@@ -147,7 +147,8 @@ impl<T> Cascade<T> {
     /// When the runtime fails; rows not yet answered then stay unanswered.
     ///
     /// # Panics
-    /// When the cascade is cut at other exits than those of the heads: the worker swaps both together.
+    /// When the cascade is cut at other exits than those of the heads, or rows wait from an earlier cut: the worker swaps both
+    /// together, when no row waits.
     pub fn serve<S: Segments>(
         &mut self,
         pass: &mut Pass<'_, S>,
@@ -156,7 +157,9 @@ impl<T> Cascade<T> {
         mut answer: impl FnMut(T, Fate),
     ) -> Result<(), EngineError> {
         assert_eq!(pass.segments.exits(), pass.heads.exits(), "segments are cut where the policy has its exits");
-        self.waiting.resize_with(pass.heads.exits().len() + 1, Vec::new);
+        let queues = pass.heads.exits().len() + 1;
+        assert!(self.waiting.len() == queues || self.is_empty(), "a cut is changed when no row waits");
+        self.waiting.resize_with(queues, Vec::new);
         self.waiting[0].extend(rows);
         let enough = if self.overtaken < self.overtaken_max { enough } else { 1 };
         for segment in 0..self.waiting.len() {
@@ -167,21 +170,6 @@ impl<T> Cascade<T> {
         }
         self.overtaken = if self.is_empty() { 0 } else { self.overtaken + 1 };
         Ok(())
-    }
-
-    /// Brings every row that waits to its answer: before the backbone is cut anew, and when no more frames come.
-    ///
-    /// # Errors
-    /// When the runtime fails.
-    ///
-    /// # Panics
-    /// As [`Cascade::serve`].
-    pub fn flush<S: Segments>(
-        &mut self,
-        pass: &mut Pass<'_, S>,
-        answer: impl FnMut(T, Fate),
-    ) -> Result<(), EngineError> {
-        if self.is_empty() { Ok(()) } else { self.serve(pass, std::iter::empty(), 1, answer) }
     }
 
     fn run<S: Segments>(
@@ -365,7 +353,7 @@ mod tests {
             assert!(cascade.waiting.iter().all(|rows| rows.len() < enough) && cascade.overtaken <= 3);
         }
         let mut pass = Pass { segments: &mut echo, heads, mind: &mut mind };
-        cascade.flush(&mut pass, &mut settle).expect("the echo never fails");
+        cascade.serve(&mut pass, [], 1, &mut settle).expect("the echo never fails");
         assert!(cascade.is_empty());
         fates
     }

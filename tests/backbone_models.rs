@@ -61,20 +61,24 @@ fn cuts_cleanly_by(split: SplitChoice, name: &str, candidates: &RangeInclusive<u
         if some == exits {
             seen = features;
         }
-        // Rows 0, 2 and 4 go on.
+        // Rows 0, 2 and 4 go on, and wait for 1 and 3.
         if !some.is_empty() {
             chain.load(ROWS).copy_from_slice(&input);
             chain.run(0, ROWS).unwrap_or_else(|error| panic!("{name}: {error}"));
             chain.compact(0, &[0, 2, 4]);
+            let order = [0, 2, 4, 1, 3];
+            let late: Vec<f32> = [1, 3].iter().flat_map(|row| input[row * length..][..length].to_vec()).collect();
+            chain.load(2).copy_from_slice(&late);
+            chain.run(0, 2).unwrap_or_else(|error| panic!("{name}: {error}"));
             let mut rest = Vec::new();
             for segment in 1..=some.len() {
-                match chain.run(segment, 3).unwrap_or_else(|error| panic!("{name}: {error}")) {
+                match chain.run(segment, order.len()).unwrap_or_else(|error| panic!("{name}: {error}")) {
                     offramp::cascade::StepOutput::Probabilities(values) => rest = values.to_vec(),
                     offramp::cascade::StepOutput::Features(_) => {}
                 }
             }
-            let wanted: Vec<f32> = [0, 2, 4].iter().flat_map(|row| alone[row * 5..(row + 1) * 5].to_vec()).collect();
-            close(&rest, &wanted, "compacted");
+            let wanted: Vec<f32> = order.iter().flat_map(|row| alone[row * 5..(row + 1) * 5].to_vec()).collect();
+            close(&rest, &wanted, "compacted and put together");
         }
     }
     let mut auditor = backbone.auditor().unwrap_or_else(|error| panic!("{name}: {error}"));

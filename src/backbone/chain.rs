@@ -97,6 +97,7 @@ impl Runner {
 pub(super) struct Queue {
     held: Held,
     held_rows: usize,
+    /// Rows of the newest run that have not been held.
     here: usize,
 }
 
@@ -223,10 +224,10 @@ impl Segments for Chain {
     fn run(&mut self, segment: usize, rows: usize) -> Result<StepOutput<'_>, EngineError> {
         let failed = |error: SessionError| EngineError { segment, reason: error.to_string() };
         let missing = || EngineError { segment, reason: "there is no such segment, or other rows wait for it".into() };
-        // What the last run of this segment made and nobody has taken yet.
+        // What this segment made before and nobody has taken yet must make room; and its input must lie in one place.
         self.hold(segment).map_err(failed)?;
-        let before = segment.checked_sub(1);
-        if let Some(before) = before.filter(|before| self.queues.get(*before).is_some_and(|queue| queue.held_rows > 0))
+        if let Some(before) = segment.checked_sub(1)
+            && self.queues.get(before).is_some_and(|queue| queue.held_rows > 0)
         {
             self.hold(before).map_err(failed)?;
         }
