@@ -36,6 +36,8 @@ pub mod learn;
 pub mod kafka;
 pub mod observe;
 pub mod source;
+/// The backbone, measured.
+pub mod engine;
 pub mod worker;
 
 pub mod cli;

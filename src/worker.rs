@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use crate::backbone::{Audited, Backbone, BackboneError, Chain};
 use crate::config::Config;
 use crate::decode::{DecodeLimits, Decoder};
+use crate::engine::Engine;
 use crate::heads::store::{HeadStore, Learned, StoreError};
 use crate::heads::{HeadSet, HmacKey, Registry};
 use crate::ingest::{Ingest, IngestError, Ledger, Taken};
@@ -22,11 +23,8 @@ use crate::lane::{Handover, Lane, LaneError, LaneOptions, Serving};
 use crate::learn::LearnConfig;
 use crate::learn::leader::Leader;
 use crate::observe::telemetry::Telemetry;
-use crate::plan::CostTable;
 use crate::publish::{Outputs, PublishError, Publisher, SampleSink};
 
-/// Batch size at which parts are measured: what lanes see under moderate load.
-pub const LIVE_BATCH: usize = 8;
 /// How often the supervisor looks at what no thread tells it.
 const WATCH: Duration = Duration::from_millis(50);
 
@@ -73,15 +71,6 @@ pub enum WorkerError {
         /// The system's reason.
         reason: std::io::Error,
     },
-}
-
-/// The backbone and what it costs on this machine: loaded once, shared by all workers of a process.
-#[derive(Debug, Clone)]
-pub struct Engine {
-    /// The loaded backbone.
-    pub backbone: Arc<Backbone>,
-    /// Measured costs at the live batch size.
-    pub costs: CostTable,
 }
 
 /// A running worker.

@@ -73,7 +73,7 @@ fn auditor_sees_what_the_chain_sees() {
 #[test]
 fn measures_every_part() {
     let backbone = load(&demo());
-    let costs = backbone.measure(4).unwrap_or_else(|error| panic!("{error}"));
+    let costs = backbone.measure(4, |width| width as f64 * 1e-6).unwrap_or_else(|error| panic!("{error}"));
     let candidates = backbone.plan().candidates.len();
     assert_eq!(costs.piece_ms.len(), candidates + 1);
     assert_eq!((costs.cut_ms.len(), costs.head_ms.len()), (candidates, candidates));

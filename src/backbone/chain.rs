@@ -62,7 +62,12 @@ impl Runner {
             Source::Before(made) => Feed::Rows(made.get(at).and_then(|list| list.first()).ok_or_else(missing)?),
             Source::Held(held) => Feed::Held(held, at * self.row()),
         };
-        let made = self.session.run(&feed, rows, &self.dims)?;
+        // Row by row every row's outputs stay until the next batch: none may be written over.
+        let made = if self.batches {
+            self.session.run_again(&feed, rows, &self.dims)?
+        } else {
+            self.session.run(&feed, rows, &self.dims)?
+        };
         for (buffer, width) in made.iter().rev().zip(self.widths.iter().rev()) {
             if buffer.shape().first() != Some(&rows) || buffer.shape().iter().product::<usize>() != rows * width {
                 return Err(SessionError::Ort(format!("gave {:?} for {rows} rows of {width}", buffer.shape())));

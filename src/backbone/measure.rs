@@ -1,6 +1,5 @@
 //! What the parts of a backbone cost on this machine: medians, the cut and the uncut model in turns.
 
-use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use super::chain::Chain;
@@ -13,8 +12,6 @@ use crate::plan::{CostTable, ExitId};
 const ROUNDS_MIN: usize = 5;
 const ROUNDS_MAX: usize = 60;
 const BUDGET: Duration = Duration::from_millis(600);
-/// Hidden units of a head.
-const HIDDEN: usize = 128;
 
 /// Milliseconds per frame of a chain's segments and of the uncut model, timed in turns: processor time with one thread,
 /// wall clock with more.
@@ -126,9 +123,13 @@ fn through(chain: &mut Chain, rows: usize) -> Result<Vec<f32>, BackboneError> {
     Ok(Vec::new())
 }
 
-/// The cost table for one batch size.
-pub(super) fn costs(backbone: &Backbone, batch: usize) -> Result<CostTable, BackboneError> {
-    let plan = backbone.plan();
+/// The cost table for one batch size; `head_ms` prices a head by the width of its features.
+pub(super) fn costs(
+    backbone: &Backbone,
+    batch: usize,
+    head_ms: impl Fn(usize) -> f64,
+) -> Result<CostTable, BackboneError> {
+    let (plan, batch) = (backbone.plan(), batch.max(1));
     let exits: Vec<ExitId> = plan.candidates.iter().map(|point| point.exit).collect();
     let timing = time(backbone, &exits, batch)?;
     let sum: f64 = timing.segments_ms.iter().sum();
@@ -140,32 +141,11 @@ pub(super) fn costs(backbone: &Backbone, batch: usize) -> Result<CostTable, Back
     let table = CostTable {
         piece_ms: timing.segments_ms.iter().map(|ms| ms * share).collect(),
         cut_ms: sizes.iter().map(|size| over * size / all.max(f64::MIN_POSITIVE)).collect(),
-        head_ms: plan.candidates.iter().map(|point| head_ms(point.feature_width, plan.classes())).collect(),
+        head_ms: plan.candidates.iter().map(|point| head_ms(point.feature_width)).collect(),
         whole_ms: timing.whole_ms,
     };
     tracing::debug!(batch, ?table, "measured");
     Ok(table)
-}
-
-/// Times the arithmetic of a head: two layers as plain loops over rows, for one frame.
-fn head_ms(width: usize, classes: usize) -> f64 {
-    let (first, second) = (noise(width * HIDDEN), noise(HIDDEN * classes));
-    let features = noise(width);
-    let mut times = Vec::new();
-    for _ in 0..15 {
-        let began = Instant::now();
-        let mut hidden = [0.0_f32; HIDDEN];
-        for (x, row) in features.iter().zip(first.chunks_exact(HIDDEN)) {
-            hidden.iter_mut().zip(row).for_each(|(sum, weight)| *sum += x * weight);
-        }
-        let mut scores = vec![0.0_f32; classes];
-        for (x, row) in hidden.iter().zip(second.chunks_exact(classes.max(1))) {
-            scores.iter_mut().zip(row).for_each(|(sum, weight)| *sum += x.max(0.0) * weight);
-        }
-        black_box(scores.iter().map(|score| score.exp()).sum::<f32>());
-        times.push(began.elapsed().as_secs_f64() * 1e3);
-    }
-    median(times)
 }
 
 /// What time is taken with. A lane of one thread does all its work in the caller's: its processor time is the cost,

@@ -318,12 +318,13 @@ impl Backbone {
         })
     }
 
-    /// What the parts cost on this machine per frame at that batch size: medians, cut and uncut model in turns.
+    /// What the parts cost on this machine per frame at that batch size: medians, cut and uncut model in turns. What a head
+    /// costs is told by its maker: `head_ms`, milliseconds per frame by the width of its features.
     ///
     /// # Errors
     /// When a part cannot be loaded or run.
-    pub fn measure(&self, batch: usize) -> Result<CostTable, BackboneError> {
-        measure::costs(self, batch)
+    pub fn measure(&self, batch: usize, head_ms: impl Fn(usize) -> f64) -> Result<CostTable, BackboneError> {
+        measure::costs(self, batch, head_ms)
     }
 
     /// Times the backbone cut at `exits` against the uncut one.

@@ -1,17 +1,26 @@
 //! Sessions of ONNX Runtime and the tensors that they make. With [`super::runtime`] the only user of `ort`.
 //!
-//! Outputs live in the session's arena: a batch of a size that was seen before allocates nothing from the system.
+//! A session that serves writes what it makes for a number of rows into the same tensors every time: making a tensor, and
+//! asking what was made, costs more than a small segment's fair share (ARCHITECTURE.md has the figures).
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use ort::session::Session as OrtSession;
+use ort::memory::Allocator;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::{
+    HasSelectedOutputs, OutputSelector, RunOptions, Session as OrtSession, SessionInputValue, SessionOutputs,
+};
 use ort::value::{DynTensor, DynValue, TensorElementType, TensorRef};
 use prost::Message;
 
 use super::onnx::{DataType, ModelProto};
 use super::runtime::{self, RuntimeError};
+
+/// Most bytes of tensors that a session keeps to write into. What does not fit comes from its arena, anew each time: of
+/// tensors that large the making is no part worth naming.
+const KEPT_BYTES_MAX: usize = 32 << 20;
 
 /// How far ONNX Runtime may rewrite what it loads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +53,16 @@ pub(super) struct Session {
     /// The graph's input; shape arithmetic aside every graph here has exactly one.
     input: String,
     outputs: Vec<String>,
+    kept: Kept,
+}
+
+/// Tensors that runs write into, by the number of rows.
+#[derive(Default)]
+struct Kept {
+    /// Type and dims of one row by output, once a run has shown them.
+    kinds: Option<Vec<(TensorElementType, Vec<usize>)>>,
+    by_rows: BTreeMap<usize, RunOptions<HasSelectedOutputs>>,
+    bytes: usize,
 }
 
 /// A tensor that a session made. Rows are contiguous.
@@ -138,7 +157,7 @@ impl Session {
         let input = inner.inputs().first().map(|input| input.name().to_owned());
         let input = input.ok_or_else(|| SessionError::Ort("the graph has no input".to_owned()))?;
         let outputs = inner.outputs().iter().map(|output| output.name().to_owned()).collect();
-        Ok(Self { inner, input, outputs })
+        Ok(Self { inner, input, outputs, kept: Kept::default() })
     }
 
     /// Names of what [`Session::run`] gives, in order.
@@ -148,36 +167,109 @@ impl Session {
 
     /// Runs the graph on `rows` rows of `dims` values each; gives its outputs in order.
     pub(super) fn run(&mut self, feed: &Feed<'_>, rows: usize, dims: &[usize]) -> Result<Vec<Buffer>, SessionError> {
-        let shape: Vec<usize> = std::iter::once(rows).chain(dims.iter().copied()).collect();
-        let length = shape.iter().product::<usize>();
-        let outputs = match feed {
-            Feed::Frames(frames) => self.run_typed(cut_to(frames, length)?, shape)?,
-            Feed::Rows(buffer) => match buffer.element() {
-                TensorElementType::Float32 => self.run_typed(cut_to(buffer.typed::<f32>()?, length)?, shape)?,
-                TensorElementType::Uint8 => self.run_typed(cut_to(buffer.typed::<u8>()?, length)?, shape)?,
-                TensorElementType::Int8 => self.run_typed(cut_to(buffer.typed::<i8>()?, length)?, shape)?,
-                TensorElementType::Float16 => self.run_typed(cut_to(buffer.typed::<half::f16>()?, length)?, shape)?,
-                other => return Err(foreign(other)),
-            },
-            Feed::Held(held, from) => match (&held.floats[..], &held.halves[..], &held.bytes[..], &held.signed[..]) {
-                (floats @ [_, ..], ..) => self.run_typed(part(floats, *from, length)?, shape)?,
-                (_, halves @ [_, ..], ..) => self.run_typed(part(halves, *from, length)?, shape)?,
-                (_, _, bytes @ [_, ..], _) => self.run_typed(part(bytes, *from, length)?, shape)?,
-                (.., signed) => self.run_typed(part(signed, *from, length)?, shape)?,
-            },
-        };
-        outputs.into_iter().map(Buffer::new).collect()
+        let input = feed.value(rows, dims)?;
+        let made = self.inner.run(vec![(self.input.as_str(), input)])?;
+        taken(made, &self.outputs)
     }
 
-    fn run_typed<T>(&mut self, data: &[T], shape: Vec<usize>) -> Result<Vec<DynValue>, SessionError>
-    where
-        T: ort::value::PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static,
-    {
-        let value = TensorRef::from_array_view((shape, data))?;
-        let mut made = self.inner.run(vec![(self.input.as_str(), ort::session::SessionInputValue::from(value))])?;
-        let take = |name: &String| made.remove(name).ok_or_else(|| SessionError::Ort(format!("no output \"{name}\"")));
-        self.outputs.iter().map(take).collect()
+    /// The same, for a graph whose outputs all have a row for each of its input: what an earlier run on as many rows made
+    /// is written over.
+    pub(super) fn run_again(
+        &mut self,
+        feed: &Feed<'_>,
+        rows: usize,
+        dims: &[usize],
+    ) -> Result<Vec<Buffer>, SessionError> {
+        let Some(options) = self.kept.tensors(rows, &self.outputs)? else {
+            let made = self.run(feed, rows, dims)?;
+            self.kept.learn(rows, &made);
+            return Ok(made);
+        };
+        let made = self.inner.run_with_options(vec![(self.input.as_str(), feed.value(rows, dims)?)], options)?;
+        taken(made, &self.outputs)
     }
+}
+
+fn taken(mut made: SessionOutputs<'_>, names: &[String]) -> Result<Vec<Buffer>, SessionError> {
+    let take = |name: &String| made.remove(name).ok_or_else(|| SessionError::Ort(format!("no output \"{name}\"")));
+    names.iter().map(take).map(|value| Buffer::new(value?)).collect()
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kept").field("rows", &self.by_rows.keys()).field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+impl Kept {
+    /// What a run showed of the outputs. Nothing is kept of a graph that gives other than a row for a row.
+    fn learn(&mut self, rows: usize, made: &[Buffer]) {
+        if self.kinds.is_none() {
+            let kind = |buffer: &Buffer| match buffer.shape.split_first() {
+                Some((first, dims)) if *first == rows => Some((buffer.element(), dims.to_vec())),
+                _ => None,
+            };
+            self.kinds = Some(made.iter().map(kind).collect::<Option<_>>().unwrap_or_default());
+        }
+    }
+
+    /// The tensors for so many rows, made now if there is room for them; `None`: there are none.
+    fn tensors(
+        &mut self,
+        rows: usize,
+        names: &[String],
+    ) -> Result<Option<&RunOptions<HasSelectedOutputs>>, SessionError> {
+        let Some(kinds) = self.kinds.as_ref().filter(|kinds| !kinds.is_empty()) else {
+            return Ok(None);
+        };
+        if !self.by_rows.contains_key(&rows) {
+            let values = |dims: &[usize]| dims.iter().product::<usize>();
+            let size = |(kind, dims): &(TensorElementType, Vec<usize>)| kind.byte_size(rows * values(dims));
+            let bytes = kinds.iter().map(size).sum::<Option<usize>>().unwrap_or(usize::MAX);
+            if bytes > KEPT_BYTES_MAX - self.bytes {
+                return Ok(None);
+            }
+            let mut outputs = OutputSelector::default();
+            for (name, (kind, dims)) in names.iter().zip(kinds) {
+                let shape: Vec<usize> = std::iter::once(rows).chain(dims.iter().copied()).collect();
+                outputs = outputs.preallocate(name, DynTensor::new(&Allocator::default(), *kind, shape)?);
+            }
+            self.by_rows.insert(rows, RunOptions::new()?.with_outputs(outputs));
+            self.bytes += bytes;
+        }
+        Ok(self.by_rows.get(&rows))
+    }
+}
+
+impl Feed<'_> {
+    /// As the session takes it; borrowed, not copied.
+    fn value(&self, rows: usize, dims: &[usize]) -> Result<SessionInputValue<'_>, SessionError> {
+        let shape: Vec<usize> = std::iter::once(rows).chain(dims.iter().copied()).collect();
+        let length = shape.iter().product::<usize>();
+        match self {
+            Feed::Frames(frames) => lent(cut_to(frames, length)?, shape),
+            Feed::Rows(buffer) => match buffer.element() {
+                TensorElementType::Float32 => lent(cut_to(buffer.typed::<f32>()?, length)?, shape),
+                TensorElementType::Uint8 => lent(cut_to(buffer.typed::<u8>()?, length)?, shape),
+                TensorElementType::Int8 => lent(cut_to(buffer.typed::<i8>()?, length)?, shape),
+                TensorElementType::Float16 => lent(cut_to(buffer.typed::<half::f16>()?, length)?, shape),
+                other => Err(foreign(other)),
+            },
+            Feed::Held(held, from) => match (&held.floats[..], &held.halves[..], &held.bytes[..], &held.signed[..]) {
+                (floats @ [_, ..], ..) => lent(part(floats, *from, length)?, shape),
+                (_, halves @ [_, ..], ..) => lent(part(halves, *from, length)?, shape),
+                (_, _, bytes @ [_, ..], _) => lent(part(bytes, *from, length)?, shape),
+                (.., signed) => lent(part(signed, *from, length)?, shape),
+            },
+        }
+    }
+}
+
+fn lent<T>(data: &[T], shape: Vec<usize>) -> Result<SessionInputValue<'_>, SessionError>
+where
+    T: ort::value::PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static,
+{
+    Ok(SessionInputValue::from(TensorRef::from_array_view((shape, data))?))
 }
 
 fn cut_to<T>(data: &[T], length: usize) -> Result<&[T], SessionError> {

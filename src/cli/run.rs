@@ -1,7 +1,6 @@
 //! `offramp run`: settings, model, topics, worker, HTTP; then until SIGTERM, SIGINT or a failure.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,13 +11,14 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::ConfigArgs;
-use crate::backbone::{Backbone, BackboneError, LoadOptions};
+use crate::backbone::BackboneError;
 use crate::config::{Config, LogFormat, Problem, Topics};
+use crate::engine::Engine;
 use crate::kafka::{Clients, TopicError, ensure_topics};
 use crate::observe::http::{self, HttpError, StatusProvider};
 use crate::observe::logging;
 use crate::observe::telemetry::Telemetry;
-use crate::worker::{Engine, LIVE_BATCH, Worker};
+use crate::worker::Worker;
 
 /// Longest pause between two attempts to reach the broker.
 const RETRY_MAX: Duration = Duration::from_secs(15);
@@ -133,12 +133,12 @@ async fn topics_ready(clients: &Clients, topics: &Topics) -> anyhow::Result<()> 
 }
 
 /// A model that can't be used is a wrong setting: starting again does not help. A missing runtime is not.
-fn unusable_model(error: anyhow::Error) -> anyhow::Error {
-    match error.downcast_ref::<BackboneError>() {
-        Some(BackboneError::Read { .. } | BackboneError::Manifest { .. } | BackboneError::Model { .. }) => {
+fn unusable_model(error: BackboneError) -> anyhow::Error {
+    match error {
+        BackboneError::Read { .. } | BackboneError::Manifest { .. } | BackboneError::Model { .. } => {
             Problem::found("model.path", "model", error).into()
         }
-        _ => error,
+        other => other.into(),
     }
 }
 
@@ -158,33 +158,4 @@ async fn endpoints(
         let _ended = stopped.await;
     };
     Ok(tokio::spawn(http::serve(listener, metrics, health, status, shutdown)))
-}
-
-impl Engine {
-    /// Loads a backbone and measures what its parts cost on this machine.
-    ///
-    /// # Errors
-    /// When the model cannot be used; the error names the file and the fix.
-    pub fn load(model: &Path, options: &LoadOptions) -> anyhow::Result<Self> {
-        let backbone = Backbone::load(model, options)?;
-        let costs = backbone.measure(LIVE_BATCH)?;
-        Ok(Self { backbone: Arc::new(backbone), costs })
-    }
-
-    /// The same for a worker; with `threads` 0 the cores become lanes or one lane's threads, whichever is faster. Gives the
-    /// number of lanes beside the engine.
-    fn load_for(model: &Path, lanes: usize, threads: usize) -> anyhow::Result<(Self, usize)> {
-        let options = LoadOptions { intra_threads: threads.max(1), ..LoadOptions::default() };
-        if threads > 0 || lanes == 1 {
-            return Ok((Self::load(model, &options)?, lanes));
-        }
-        let backbone = Backbone::load(model, &options)?;
-        let rates = backbone.lane_rates(lanes)?;
-        let one = rates.one_is_faster();
-        let (lanes, threads) = if one { (1, lanes) } else { (lanes, 1) };
-        tracing::info!(lanes, threads, frames_per_s.many = rates.many, frames_per_s.one = rates.one, "lanes chosen");
-        let backbone = backbone.with_threads(threads);
-        let costs = backbone.measure(LIVE_BATCH)?;
-        Ok((Self { backbone: Arc::new(backbone), costs }, lanes))
-    }
 }

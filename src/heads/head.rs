@@ -1,19 +1,16 @@
 //! One exit's classifier: what it computes, bit for bit, in serving and in certification alike.
 //!
 //! Knows neither how it was trained nor whether it is good. Weights are kept as `f16` values widened to `f32`, so the
-//! head on the wire, the head that was certified and the head that serves are the same numbers. The arithmetic has a
-//! fixed order and no dispatch on the processor, so replicas on different machines decide alike.
+//! head on the wire, the head that was certified and the head that serves are the same numbers. The arithmetic has one
+//! order on every processor, so replicas on different machines decide alike.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use crate::heads::Confidence;
+use crate::heads::dense::{LANE, first_layer};
 use crate::plan::ExitId;
 
-/// Hidden units that are summed at once: eight 128-bit registers of accumulators.
-const LANE: usize = 32;
-/// Features whose weights are used at once: 16 kB, half of the smallest first-level cache about.
-const TILE: usize = 128;
 /// No head is wider than this: bounds what foreign bytes may ask for.
 pub const MAX_FEATURES: usize = 4096;
 /// Most hidden units.
@@ -269,29 +266,6 @@ impl Head {
     pub(crate) fn outputs<'a>(&self, features: &[f16], scratch: &'a mut Scratch) -> &'a [f32] {
         self.logits(features, scratch);
         &scratch.outputs
-    }
-}
-
-/// Adds `features * weights` to `hidden`, both a row per frame; `weights` as in [`Head`]. Tiles of weights outside, rows
-/// inside: a tile stays in the first-level cache while every row meets it. Each sum is added in the order of the features,
-/// whatever rows are beside it.
-fn first_layer(weights: &[f32], width: usize, features: &[f32], hidden: &mut [f32]) {
-    let units = weights.len() / width;
-    for (block, weights) in weights.chunks_exact(width * LANE).enumerate() {
-        for (tile, weights) in weights.chunks(TILE * LANE).enumerate() {
-            let (from, to) = (tile * TILE, tile * TILE + weights.len() / LANE);
-            for (features, hidden) in features.chunks_exact(width).zip(hidden.chunks_exact_mut(units)) {
-                let held = &mut hidden[block * LANE..(block + 1) * LANE];
-                let mut sums = [0.0f32; LANE];
-                sums.copy_from_slice(held);
-                for (value, row) in features[from..to].iter().zip(weights.chunks_exact(LANE)) {
-                    for (sum, weight) in sums.iter_mut().zip(row) {
-                        *sum += value * weight;
-                    }
-                }
-                held.copy_from_slice(&sums);
-            }
-        }
     }
 }
 

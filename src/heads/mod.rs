@@ -6,6 +6,7 @@
 
 pub(crate) mod codec;
 mod confidence;
+mod dense;
 pub(crate) mod head;
 mod policy;
 mod registry;

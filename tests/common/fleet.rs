@@ -9,11 +9,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use offramp::backbone::{Backbone, LoadOptions};
+use offramp::backbone::LoadOptions;
 use offramp::config::Config;
+use offramp::engine::Engine;
 use offramp::observe::telemetry::Telemetry;
 use offramp::source::{self, SourceOptions};
-use offramp::worker::{Engine, LIVE_BATCH, Worker, WorkerError};
+use offramp::worker::{Worker, WorkerError};
 
 /// How long anything may take before a test gives up.
 pub const LIMIT: Duration = Duration::from_mins(5);
@@ -26,11 +27,7 @@ pub fn model() -> PathBuf {
 /// The demo model, loaded and measured once for all tests of a binary.
 pub fn engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
-    ENGINE.get_or_init(|| {
-        let backbone = Backbone::load(&model(), &LoadOptions::default()).expect("the demo model loads");
-        let costs = backbone.measure(LIVE_BATCH).expect("it runs");
-        Engine { backbone: Arc::new(backbone), costs }
-    })
+    ENGINE.get_or_init(|| Engine::load(&model(), &LoadOptions::default()).expect("the demo model loads and runs"))
 }
 
 /// Encoded pictures of the demo's stream.

@@ -19,12 +19,13 @@ use self::observer::Observer;
 use self::report::{Board, Flops, Report, Summary};
 use crate::backbone::LoadOptions;
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::kafka::{Clients, ensure_topics};
 use crate::observe;
 use crate::observe::telemetry::Telemetry;
 use crate::source::feeder::{self, FeedError, FeedOptions, FeedReport, Pace};
 use crate::source::{self, Picture, SourceOptions};
-use crate::worker::{Engine, Worker};
+use crate::worker::Worker;
 
 /// Frames that may be on their way at once: the embedded broker keeps only the newest 5 MiB of a partition.
 const AHEAD_MAX: u64 = 1_000;

@@ -10,12 +10,12 @@ use textplots::{Chart, Plot, Shape};
 use super::observer::Seen;
 use crate::cascade::{Segments, StepOutput};
 use crate::decode::{DecodeLimits, Decoder};
+use crate::engine::Engine;
 use crate::heads::Certificate;
 use crate::observe::status::Status;
 use crate::observe::telemetry::Telemetry;
 use crate::plan::Plan;
 use crate::source::Picture;
-use crate::worker::Engine;
 
 /// Frames over which the live table and the picture average.
 pub(super) const WINDOW: usize = 500;

@@ -26,10 +26,10 @@ use self::report::Scene;
 use self::stream::{Rules, Stream};
 use self::summary::Summary;
 use crate::backbone::LoadOptions;
+use crate::engine::Engine;
 use crate::learn::LearnConfig;
 use crate::observe::logging;
 use crate::source::{self, Label, Picture, SourceOptions};
-use crate::worker::Engine;
 
 /// Arguments of `offramp replay`.
 #[derive(Debug, clap::Args)]

@@ -7,13 +7,13 @@ use crate::backbone::{Audited, Chain};
 use crate::batch::{draw_of_copy, is_audited};
 use crate::cascade::{self, Auditor, Cascade, Fate, Mind, OVERTAKEN_MAX, Pass, Segments};
 use crate::decode::{self, DecodeLimits, Decoder};
+use crate::engine::Engine;
 use crate::frame::Origin;
 use crate::heads::{HeadSet, PolicyState, SUSPICION_WINDOW, SUSPICIOUS_RATE, Scratch, Suspicion};
 use crate::lane::flops;
 use crate::learn::{LearnConfig, Learner, Publication, Sample, Unpaced};
 use crate::plan::{ExitId, Plan};
 use crate::source::Picture;
-use crate::worker::Engine;
 
 use super::drift::Shift;
 use super::played::{Alarm, Opinion, Outcome, Played};

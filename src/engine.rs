@@ -1,0 +1,97 @@
+//! The backbone together with what its parts and its heads cost on this machine.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use half::f16;
+
+use crate::backbone::{Backbone, BackboneError, LoadOptions};
+use crate::heads::{Head, HeadParts, Scratch};
+use crate::plan::{CostTable, ExitId};
+
+/// Batch size at which parts are measured: what lanes see under moderate load.
+const LIVE_BATCH: usize = 8;
+/// Hidden units of a head.
+const HIDDEN: usize = 128;
+/// Times that a head is timed.
+const ROUNDS: usize = 15;
+
+/// Loaded once, shared by all workers of a process.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    /// The loaded backbone.
+    pub backbone: Arc<Backbone>,
+    /// Measured costs at the live batch size.
+    pub costs: CostTable,
+}
+
+impl Engine {
+    /// Loads a backbone and measures what its parts cost on this machine.
+    ///
+    /// # Errors
+    /// When the model cannot be used; the error names the file and the fix.
+    pub fn load(model: &Path, options: &LoadOptions) -> Result<Self, BackboneError> {
+        Self::measured(Backbone::load(model, options)?)
+    }
+
+    /// The same for a worker; with `threads` 0 the cores become lanes or one lane's threads, whichever is faster. Gives the
+    /// number of lanes beside the engine.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn load_for(model: &Path, lanes: usize, threads: usize) -> Result<(Self, usize), BackboneError> {
+        let options = LoadOptions { intra_threads: threads.max(1), ..LoadOptions::default() };
+        if threads > 0 || lanes == 1 {
+            return Ok((Self::load(model, &options)?, lanes));
+        }
+        let backbone = Backbone::load(model, &options)?;
+        let rates = backbone.lane_rates(lanes)?;
+        let one = rates.one_is_faster();
+        let (lanes, threads) = if one { (1, lanes) } else { (lanes, 1) };
+        tracing::info!(lanes, threads, frames_per_s.many = rates.many, frames_per_s.one = rates.one, "lanes chosen");
+        Ok((Self::measured(backbone.with_threads(threads))?, lanes))
+    }
+
+    fn measured(backbone: Backbone) -> Result<Self, BackboneError> {
+        let classes = backbone.plan().classes();
+        let costs = backbone.measure(LIVE_BATCH, |width| head_ms(width, classes, LIVE_BATCH))?;
+        Ok(Self { backbone: Arc::new(backbone), costs })
+    }
+}
+
+/// Times a head of the usual size with the code that serves; milliseconds per frame.
+#[must_use]
+pub fn head_ms(width: usize, classes: usize, batch: usize) -> f64 {
+    let wave = |at: usize| (at as f32 * 0.37).sin() * 0.1;
+    let halves = |length: usize| (0..length).map(|at| f16::from_f32(wave(at))).collect();
+    let parts = HeadParts {
+        exit: ExitId(1),
+        sequence: 0,
+        classes: (0..).take(classes).collect(),
+        other: false,
+        mean: vec![0.0; width],
+        scale: vec![1.0; width],
+        w1: halves(width * HIDDEN),
+        b1: vec![0.0; HIDDEN],
+        w2: halves(HIDDEN * classes),
+        b2: vec![0.0; classes],
+        temperature: 1.0,
+    };
+    // A width that no head can have is not for sale.
+    let Ok(head) = Head::new(parts, width, classes) else { return f64::MAX };
+    let features: Vec<f32> = (0..batch * width).map(wave).collect();
+    let mut scratch = Scratch::default();
+    let mut times: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let began = Instant::now();
+            head.judge_rows(batch, &features, &mut scratch, |_, verdict| {
+                black_box(verdict);
+            });
+            began.elapsed().as_secs_f64() * 1e3 / batch as f64
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[ROUNDS / 2]
+}
