@@ -265,13 +265,22 @@ fn row_of(all: &[f32], row: usize, rows: usize) -> &[f32] {
 
 /// The full model's answer: its most probable class.
 fn full_model(probabilities: &[f32]) -> Fate {
-    let top = probabilities.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
-    match top {
+    match top(probabilities) {
         Some((class, confidence)) if probabilities.iter().all(|p| p.is_finite()) => {
             Fate::Answered(Answer { class, confidence, exit: None })
         }
         _ => Fate::NotFinite,
     }
+}
+
+/// The most probable class with its probability; of several, as coarse number types make them, the first, as samples have it.
+#[must_use]
+pub fn top(probabilities: &[f32]) -> Option<(usize, f32)> {
+    let higher = |top: Option<(usize, f32)>, (class, probability): (usize, f32)| match top {
+        Some((_, highest)) if probability <= highest => top,
+        _ => Some((class, probability)),
+    };
+    probabilities.iter().copied().enumerate().fold(None, higher)
 }
 
 #[cfg(test)]
@@ -360,6 +369,14 @@ mod tests {
 
     fn rows() -> impl Strategy<Value = Vec<[f32; WIDTH]>> {
         prop::collection::vec(prop::array::uniform(-3.0..3.0_f32), 1..40)
+    }
+
+    #[test]
+    fn of_equal_classes_the_first_is_the_answer() {
+        let first = Answer { class: 1, confidence: 0.4, exit: None };
+        assert_eq!(full_model(&[0.2, 0.4, 0.4]), Fate::Answered(first));
+        assert_eq!(full_model(&[0.2, f32::NAN]), Fate::NotFinite);
+        assert_eq!(full_model(&[]), Fate::NotFinite);
     }
 
     proptest! {

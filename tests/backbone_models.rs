@@ -50,7 +50,7 @@ fn cuts_cleanly_by(split: SplitChoice, name: &str, candidates: &RangeInclusive<u
     assert_eq!(plan.classes(), 5, "{name}");
     let length = plan.input.len();
     let input = frames(ROWS, length, 3);
-    let mut whole = backbone.chain(&[]).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let mut whole = backbone.uncut().unwrap_or_else(|error| panic!("{name}: {error}"));
     let alone: Vec<f32> = input.chunks_exact(length).flat_map(|frame| run_through(&mut whole, frame, 1).1).collect();
     let close = |a: &[f32], b: &[f32], what: &str| assert_close(a, b, tolerance, &format!("{name}: {what}"));
     let mut seen = Vec::new();

@@ -108,11 +108,11 @@ fn full_classes(pictures: &[Vec<u8>]) -> Vec<usize> {
     let backbone = &fleet::engine().backbone;
     let limits = DecodeLimits { max_bytes: 1 << 20, max_pixels: 1 << 20 };
     let mut decoder = Decoder::new(backbone.plan().input.clone(), limits);
-    let mut whole = backbone.chain(&[]).expect("the model");
+    let mut whole = backbone.uncut().expect("the model");
     let class = |bytes: &Vec<u8>| {
         decoder.decode(bytes, None, whole.load(1)).expect("a picture");
         let StepOutput::Probabilities(scores) = whole.run(0, 1).expect("it runs") else { panic!("not the last") };
-        scores.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).expect("classes").0
+        offramp::cascade::top(scores).expect("classes").0
     };
     pictures.iter().map(class).collect()
 }

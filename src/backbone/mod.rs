@@ -7,6 +7,7 @@ mod chain;
 mod cuts;
 mod describe;
 mod facts;
+mod folder;
 mod flops;
 mod graph;
 #[cfg(test)]
@@ -265,7 +266,7 @@ impl Backbone {
 
     fn chain_of(&self, exits: &[ExitId], wanted: Split) -> Result<Chain, BackboneError> {
         let cuts = self.candidates(exits)?;
-        let optimised = self.optimised.as_ref().filter(|_| wanted == Split::Optimised && !exits.is_empty());
+        let optimised = self.optimised.as_ref().filter(|_| wanted == Split::Optimised);
         // A cut that the optimised graph does not have is made in the user's graph, and with it all others.
         let ports = |optimised: &'_ Optimised| -> Option<Vec<split::Port>> {
             exits.iter().map(|exit| optimised.ports.get(exit.index())?.clone()).collect()
@@ -308,7 +309,10 @@ impl Backbone {
         let candidates: Vec<&Candidate> = self.prepared.candidates.iter().collect();
         let mut ends = vec![self.prepared.scores.as_str()];
         ends.extend(candidates.iter().map(|candidate| candidate.pooling.output.as_str()));
-        let session = self.session(0, &self.prepared.input, &ends, &candidates)?;
+        let session = match &self.optimised {
+            Some(optimised) => self.optimised_session(optimised, 0, &self.prepared.input, &ends)?,
+            None => self.session(0, &self.prepared.input, &ends, &candidates)?,
+        };
         let mut widths = vec![self.plan.classes()];
         widths.extend(self.plan.feature_widths());
         Ok(Audited {
@@ -359,9 +363,7 @@ impl Backbone {
     ) -> Result<Session, BackboneError> {
         let part = split::extract(&optimised.model, &self.prepared.input.tensor, start, ends)
             .map_err(|reason| BackboneError::Segment { segment, reason })?;
-        // As it stands: even the lowest level of rewriting would bring the loss of a plain split back.
-        Session::load(&part, Level::AsIs, self.options.intra_threads, None)
-            .map_err(|error| BackboneError::segment(segment, error))
+        optimised.load(&part, self.options.intra_threads).map_err(|error| BackboneError::segment(segment, error))
     }
 
     fn session(
@@ -375,7 +377,7 @@ impl Backbone {
         split::add_features(&mut model, pooled.iter().map(|candidate| &candidate.pooling));
         let part = split::extract(&model, &self.prepared.input.tensor, start, ends)
             .map_err(|reason| BackboneError::Segment { segment, reason })?;
-        Session::load(&part, Level::All, self.options.intra_threads, None)
+        Session::load(&part, Level::All, self.options.intra_threads)
             .map_err(|error| BackboneError::segment(segment, error))
     }
 }

@@ -1,27 +1,38 @@
 //! The backbone cut after ONNX Runtime has rewritten it: blocked layouts and fusions stay as they are across a cut.
 //!
-//! The rewritten graph belongs to this CPU and this library: it is made at start-up, kept in memory and never shipped.
+//! The rewritten graph belongs to this CPU and this library: it is made at start-up and never shipped. Its weights lie in
+//! one file that ONNX Runtime maps into memory, so all sessions of all lanes share them.
 //! Names of inner tensors do not survive, so a cut is found again by where its pooled features branch off.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::facts::Seen;
+use super::folder::Folder;
 use super::graph::{Class, Graph};
 use super::onnx::{ModelProto, NodeProto, ValueInfoProto};
 use super::prepare::{Candidate, Prepared};
 use super::probe;
 use super::reader;
-use super::session::{Feed, Level, Session};
+use super::session::{Feed, Session, SessionError};
 use super::split::{self, Port};
+
+/// Smaller weights stay in the graph.
+const SHARED_FROM: usize = 4096;
+/// Weights begin at pages of their own.
+const PAGE: usize = 4096;
+const WEIGHTS: &str = "weights";
 
 /// The rewritten graph with every candidate's features as outputs.
 #[derive(Debug, Clone)]
 pub(super) struct Optimised {
     pub(super) model: ModelProto,
+    /// Where its large weights lie.
+    folder: Arc<Folder>,
     /// Per candidate: the tensor to cut at; `None` where the rewriting left none.
     pub(super) ports: Vec<Option<Port>>,
 }
@@ -39,13 +50,38 @@ pub(super) fn optimise(prepared: &Prepared, threads: usize) -> Result<Optimised,
     ends.extend(prepared.candidates.iter().map(|candidate| candidate.pooling.output.as_str()));
     let whole = split::extract(&whole, input, &prepared.input, &ends)?;
     let folder = Folder::make().map_err(|error| format!("no temporary folder: {error}"))?;
-    let file = folder.0.join("optimised.onnx");
-    Session::load(&whole, Level::All, threads, Some(&file)).map_err(|error| error.to_string())?;
+    let file = folder.path().join("optimised.onnx");
+    Session::optimise(&whole, threads, &file).map_err(|error| error.to_string())?;
     let bytes = fs::read(&file).map_err(|error| format!("ONNX Runtime wrote no optimised model: {error}"))?;
-    let model = reader::parse(Bytes::from(bytes))?;
+    let mut model = reader::parse(Bytes::from(bytes))?;
+    let moved = fs::remove_file(&file).and_then(|()| move_weights(&mut model, folder.path()));
+    moved.map_err(|error| format!("the temporary folder cannot hold the weights: {error}"))?;
     let tensors = branches(&model, prepared)?;
-    let ports = ports(&model, prepared, &tensors)?;
-    Ok(Optimised { model, ports })
+    let ports = ports(&model, prepared, &tensors, folder.path())?;
+    Ok(Optimised { model, folder: Arc::new(folder), ports })
+}
+
+impl Optimised {
+    /// Loads a part of the graph. As it stands: even the lowest level of rewriting would bring the loss of a plain split
+    /// back, and make weights of its own.
+    pub(super) fn load(&self, part: &ModelProto, threads: usize) -> Result<Session, SessionError> {
+        Session::load_sharing(part, threads, self.folder.path())
+    }
+}
+
+/// Moves the large weights into a file of the folder.
+fn move_weights(model: &mut ModelProto, folder: &Path) -> std::io::Result<()> {
+    let mut file = BufWriter::new(File::create_new(folder.join(WEIGHTS))?);
+    let mut at = 0;
+    for tensor in model.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
+        let Some(raw) = tensor.raw_data.take_if(|raw| raw.len() >= SHARED_FROM) else { continue };
+        file.write_all(&raw)?;
+        let padding = raw.len().next_multiple_of(PAGE) - raw.len();
+        file.write_all(&[0; PAGE][..padding])?;
+        tensor.lies_in(WEIGHTS, at, raw.len());
+        at += raw.len() + padding;
+    }
+    file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_data()
 }
 
 /// Per candidate: the last tensor of the main path that its features come from, through light work only.
@@ -76,7 +112,12 @@ fn heavy(node: &NodeProto) -> bool {
 }
 
 /// Types and shapes of the cut tensors, asked of the runtime: blocked channels are padded.
-fn ports(model: &ModelProto, prepared: &Prepared, tensors: &[Option<String>]) -> Result<Vec<Option<Port>>, String> {
+fn ports(
+    model: &ModelProto,
+    prepared: &Prepared,
+    tensors: &[Option<String>],
+    folder: &Path,
+) -> Result<Vec<Option<Port>>, String> {
     let mut names: Vec<&String> = tensors.iter().flatten().collect();
     names.dedup();
     if names.is_empty() {
@@ -87,7 +128,7 @@ fn ports(model: &ModelProto, prepared: &Prepared, tensors: &[Option<String>]) ->
         graph.output = names.iter().map(|name| ValueInfoProto::named(name)).collect();
         graph.value_info.clear();
     }
-    let mut session = Session::load(&open, Level::AsIs, 1, None).map_err(|error| error.to_string())?;
+    let mut session = Session::load_sharing(&open, 1, folder).map_err(|error| error.to_string())?;
     let dims = &prepared.input.dims;
     let frames = probe::noise(2 * dims.iter().product::<usize>());
     let mut seen = Vec::new();
@@ -103,44 +144,4 @@ fn ports(model: &ModelProto, prepared: &Prepared, tensors: &[Option<String>]) ->
         Some(Port { tensor: tensor.clone(), element, dims: seen.row_dims()?.to_vec() })
     };
     Ok(tensors.iter().map(|tensor| tensor.as_ref().and_then(port)).collect())
-}
-
-/// A folder that only this user can read, removed with the value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn make() -> std::io::Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let mut taken = None;
-        // A killed process of the same number may have left a folder behind.
-        for _ in 0..16 {
-            let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let path = std::env::temp_dir().join(format!("offramp-{}-{count}", std::process::id()));
-            match create(&path) {
-                Ok(()) => return Ok(Self(path)),
-                Err(error) => taken = Some(error),
-            }
-        }
-        Err(taken.unwrap_or_else(|| std::io::ErrorKind::AlreadyExists.into()))
-    }
-}
-
-#[cfg(unix)]
-fn create(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    // Fails if something stands there: nobody can lay a trap.
-    fs::DirBuilder::new().mode(0o700).create(path)
-}
-
-#[cfg(not(unix))]
-fn create(path: &Path) -> std::io::Result<()> {
-    fs::create_dir(path)
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            tracing::warn!(folder = %self.0.display(), %error, "a temporary folder stays behind");
-        }
-    }
 }

@@ -16,7 +16,7 @@ pub(super) fn probe(model: &ModelProto, dims: &[usize]) -> Result<Facts, Session
         let names: Vec<String> = graph.node.iter().flat_map(|node| node.makes().map(str::to_owned)).collect();
         graph.output = names.iter().map(|name| ValueInfoProto::named(name)).collect();
     }
-    let mut session = Session::load(&open, Level::AsIs, 1, None)?;
+    let mut session = Session::load(&open, Level::AsIs, 1)?;
     let frames = noise(2 * dims.iter().product::<usize>());
     let mut facts = Facts::default();
     let names: Vec<String> = session.outputs().to_vec();

@@ -118,17 +118,22 @@ fn foreign(element: TensorElementType) -> SessionError {
 }
 
 impl Session {
-    /// Loads a model. With `save` the rewritten graph is written there.
-    pub(super) fn load(
-        model: &ModelProto,
-        level: Level,
-        threads: usize,
-        save: Option<&Path>,
-    ) -> Result<Self, SessionError> {
-        let mut builder = Self::builder(level, threads)?;
-        if let Some(path) = save {
-            builder = builder.with_optimized_model_path(path)?;
-        }
+    /// Loads a model.
+    pub(super) fn load(model: &ModelProto, level: Level, threads: usize) -> Result<Self, SessionError> {
+        Self::commit(Self::builder(level, threads)?, model)
+    }
+
+    /// Rewrites a model as far as ONNX Runtime can, into a file.
+    pub(super) fn optimise(model: &ModelProto, threads: usize, file: &Path) -> Result<(), SessionError> {
+        let builder = Self::builder(Level::All, threads)?.with_optimized_model_path(file)?;
+        Self::commit(builder, model).map(drop)
+    }
+
+    /// Loads a model as it stands whose large weights lie in a file of `folder`: mapped, and shared with all who do so.
+    pub(super) fn load_sharing(model: &ModelProto, threads: usize, folder: &Path) -> Result<Self, SessionError> {
+        let folder = folder.to_str().ok_or_else(|| SessionError::Ort("the folder's name is not UTF-8".to_owned()))?;
+        let builder = Self::builder(Level::AsIs, threads)?
+            .with_config_entry("session.model_external_initializers_file_folder_path", folder)?;
         Self::commit(builder, model)
     }
 

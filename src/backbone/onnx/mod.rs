@@ -129,6 +129,16 @@ impl TensorProto {
         }
     }
 
+    /// Says that the values lie in another file.
+    pub(super) fn lies_in(&mut self, file: &str, offset: usize, length: usize) {
+        let entry =
+            |(key, value): (&str, String)| StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) };
+        let entries = [("location", file.to_owned()), ("offset", offset.to_string()), ("length", length.to_string())];
+        self.raw_data = None;
+        self.external_data = entries.into_iter().map(entry).collect();
+        self.data_location = Some(DataLocation::External as i32);
+    }
+
     /// Number of elements by the declared shape; negative or overflowing dims count as none.
     pub(super) fn elements(&self) -> u64 {
         self.dims

@@ -8,7 +8,7 @@ use std::path::Path;
 use textplots::{Chart, Plot, Shape};
 
 use super::observer::Seen;
-use crate::cascade::{Segments, StepOutput};
+use crate::cascade::{self, Segments, StepOutput};
 use crate::decode::{DecodeLimits, Decoder};
 use crate::engine::Engine;
 use crate::heads::Certificate;
@@ -321,7 +321,7 @@ pub(super) fn verify(engine: &Engine, frames: &[Seen], pictures: &[Picture]) -> 
     let plan = engine.backbone.plan();
     let limits = DecodeLimits { max_bytes: usize::MAX, max_pixels: u64::MAX };
     let mut decoder = Decoder::new(plan.input.clone(), limits);
-    let mut whole = engine.backbone.chain(&[])?;
+    let mut whole = engine.backbone.uncut()?;
     let bar = ProgressBar::new(frames.len() as u64).with_message("verifying");
     let (mut compared, mut differ) = (0_u64, 0_u64);
     for (seen, picture) in frames.iter().zip(pictures).skip(frames.len() / 2) {
@@ -329,7 +329,7 @@ pub(super) fn verify(engine: &Engine, frames: &[Seen], pictures: &[Picture]) -> 
         let Some(served) = &seen.prediction else { continue };
         decoder.decode(&picture.bytes, Some(&picture.content_type), whole.load(1))?;
         let StepOutput::Probabilities(scores) = whole.run(0, 1)? else { continue };
-        let class = scores.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(class, _)| class);
+        let class = cascade::top(scores).map(|(class, _)| class);
         compared += 1;
         differ += u64::from(class != Some(served.class));
     }
