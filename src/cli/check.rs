@@ -22,7 +22,7 @@ pub struct CheckArgs {
 /// # Errors
 /// All problems; the exit code is that of a bad configuration.
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
-    let (config, mut problems) = args.config.survey();
+    let (config, mut problems) = args.config.survey_for_worker();
     for problem in &problems {
         println!("FAIL  {:<9} {} ({}): {}", "settings", problem.key, problem.source, problem.reason);
     }

@@ -10,13 +10,12 @@ use serde_json::json;
 
 use super::ConfigArgs;
 use crate::backbone::{Backbone, LoadOptions};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::heads::snapshot;
 use crate::heads::store::{Record, read_all};
 use crate::heads::{Policy, Registry};
 use crate::kafka::{Clients, REQUEST_TIMEOUT};
 use crate::plan::Plan;
-use crate::worker::hmac_key;
 
 /// Arguments of `offramp heads`.
 #[derive(Debug, clap::Args)]
@@ -158,7 +157,7 @@ fn ls(records: &BTreeMap<String, Record>, json: bool) -> anyhow::Result<()> {
 
 fn show(config: &Config, records: Vec<Record>, json: bool) -> anyhow::Result<()> {
     let plan = plan(config)?;
-    let mut registry = Registry::new(&plan, hmac_key(&config.heads.hmac_key_file)?);
+    let mut registry = Registry::new(&plan, super::secret(config).map_err(ConfigError::from)?);
     for record in records {
         // What a worker would ignore is ignored here too; `ls` shows that it is there.
         if let Err(rejection) = registry.accept(&record.key, record.value.as_deref()) {

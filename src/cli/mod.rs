@@ -15,6 +15,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Problem};
+use crate::heads::HmacKey;
+use crate::worker::hmac_key;
 
 /// Exit code of a wrong configuration or command line (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
@@ -66,7 +68,15 @@ impl ConfigArgs {
     /// # Errors
     /// All problems at once.
     pub fn load(&self) -> Result<Config, ConfigError> {
-        Config::load(self.config.as_deref(), std::env::vars(), &self.sets)
+        proved(self.survey())
+    }
+
+    /// The proved settings of a worker, which needs the fleet's secret as well.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn load_for_worker(&self) -> Result<Config, ConfigError> {
+        proved(self.survey_for_worker())
     }
 
     /// The settings as far as they can be read, and everything that is wrong with them.
@@ -74,6 +84,31 @@ impl ConfigArgs {
     pub fn survey(&self) -> (Option<Config>, Vec<Problem>) {
         Config::survey(self.config.as_deref(), std::env::vars(), &self.sets)
     }
+
+    /// The same with what only a worker needs.
+    #[must_use]
+    pub fn survey_for_worker(&self) -> (Option<Config>, Vec<Problem>) {
+        let (config, mut problems) = self.survey();
+        problems.extend(config.as_ref().and_then(|config| secret(config).err()));
+        (config, problems)
+    }
+}
+
+fn proved((config, problems): (Option<Config>, Vec<Problem>)) -> Result<Config, ConfigError> {
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(ConfigError { problems }),
+    }
+}
+
+/// The fleet's secret, if there is one; a file that cannot be used is a wrong setting.
+fn secret(config: &Config) -> Result<Option<HmacKey>, Problem> {
+    let path = &config.heads.hmac_key_file;
+    hmac_key(path).map_err(|error| Problem {
+        key: "heads.hmac_key_file".into(),
+        reason: error.to_string(),
+        source: "file".into(),
+    })
 }
 
 /// Runs the command line and turns its outcome into an exit code.
@@ -88,23 +123,38 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let outcome = match cli.command {
-        Command::Run(args) => run::run(&args),
-        Command::Demo(args) => demo::run(&args),
-        Command::Feed(args) => feed::run(args),
-        Command::Inspect(args) => inspect::run(args),
-        Command::Replay(args) => replay::run(&args),
-        Command::Heads(args) => heads::run(&args),
-        Command::Topics(args) => topics::run(&args),
-        Command::Check(args) => check::run(&args),
-    };
-    match outcome {
+    match cli.execute() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::from(if error.is::<ConfigError>() { EXIT_USAGE } else { 1 })
+            ExitCode::from(exit_code(&error))
         }
     }
+}
+
+impl Cli {
+    /// Does what was typed.
+    ///
+    /// # Errors
+    /// What the command cannot do; [`exit_code`] tells whether the one who typed it can do something about it.
+    pub fn execute(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Run(args) => run::run(&args),
+            Command::Demo(args) => demo::run(&args),
+            Command::Feed(args) => feed::run(args),
+            Command::Inspect(args) => inspect::run(args),
+            Command::Replay(args) => replay::run(&args),
+            Command::Heads(args) => heads::run(&args),
+            Command::Topics(args) => topics::run(&args),
+            Command::Check(args) => check::run(&args),
+        }
+    }
+}
+
+/// The exit code that an error stands for.
+#[must_use]
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<ConfigError>() { EXIT_USAGE } else { 1 }
 }
 
 /// A path given in settings: as it stands, or else beside the program or one of the folders above it, so that the built

@@ -38,7 +38,7 @@ pub struct RunArgs {
 /// # Errors
 /// A wrong configuration, or the first failure of a part.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let config = args.config.load()?;
+    let config = args.config.load_for_worker()?;
     let format = match config.log.format {
         LogFormat::Text => logging::Format::Text,
         LogFormat::Json => logging::Format::Json,

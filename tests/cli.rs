@@ -1,0 +1,27 @@
+//! Goal: what is typed wrong is told at once, whole, with exit code 64, and never hangs or panics.
+//! Method: command lines as they are typed, run in this process; no broker and no model but those of the tests.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use clap::Parser as _;
+use offramp::cli::{Cli, EXIT_USAGE, exit_code};
+
+/// The exit code and the message of a command line that must fail.
+fn fails(line: &[&str]) -> (u8, String) {
+    let typed = Cli::try_parse_from(["offramp"].iter().chain(line));
+    match typed.map_err(anyhow::Error::from).and_then(Cli::execute) {
+        Ok(()) => panic!("{line:?} must fail"),
+        Err(error) if error.is::<clap::Error>() => (EXIT_USAGE, error.to_string()),
+        Err(error) => (exit_code(&error), format!("{error:#}")),
+    }
+}
+
+#[test]
+fn a_worker_does_not_start_with_a_wrong_setting() {
+    for (set, key) in [("log.level=[[[", "log.level"), ("heads.hmac_key_file=/no/key", "heads.hmac_key_file")] {
+        for command in [&["run"][..], &["check", "--offline"]] {
+            let (code, told) = fails(&[command, &["--set", set]].concat());
+            assert!(code == EXIT_USAGE && told.contains(key), "{command:?}: {code}, {told}");
+        }
+    }
+}
