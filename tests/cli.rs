@@ -25,3 +25,17 @@ fn a_worker_does_not_start_with_a_wrong_setting() {
         }
     }
 }
+
+#[test]
+fn what_librdkafka_refuses_is_a_wrong_setting_and_not_an_outage() {
+    let wrong = ["--set", "kafka.properties.foo=bar", "--set", "kafka.properties.socket.timeout.ms=soon"];
+    let together = ["--set", "kafka.properties.max.poll.interval.ms=1000"];
+    for command in [&["run"][..], &["check", "--offline"], &["topics", "create"], &["heads", "ls"]] {
+        let (at, rest) = command.split_at(1);
+        let (code, told) = fails(&[at, &wrong[..], rest].concat());
+        assert!(code == EXIT_USAGE && told.contains("kafka.properties.foo"), "{command:?}: {code}, {told}");
+        assert!(told.contains("kafka.properties.socket.timeout.ms"), "{told}");
+        let (code, told) = fails(&[at, &together[..], rest].concat());
+        assert!(code == EXIT_USAGE && told.contains("kafka.properties (librdkafka)"), "{command:?}: {code}, {told}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::backbone::{Backbone, LoadOptions, runtime};
 use crate::config::{Config, ConfigError, Problem};
-use crate::kafka::{Clients, TopicState, inspect_topics};
+use crate::kafka::{Clients, TopicError, TopicState, inspect_topics};
 
 use super::ConfigArgs;
 
@@ -76,6 +76,8 @@ fn check_broker(config: &Config, problems: &mut Vec<Problem>) {
     let clients = Clients::new(config.kafka.clone(), config.engine.max_frame_bytes, &config.name);
     let states = match inspect_topics(&clients, &config.topics) {
         Ok(states) => states,
+        // Said among the settings already.
+        Err(TopicError::Refused(_)) => return,
         Err(error) => return failed("broker", "kafka.bootstrap_servers", error.to_string(), problems),
     };
     passed("broker", &config.kafka.bootstrap_servers);

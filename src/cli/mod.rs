@@ -16,6 +16,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Problem};
 use crate::heads::HmacKey;
+use crate::kafka::Clients;
 use crate::worker::hmac_key;
 
 /// Exit code of a wrong configuration or command line (`EX_USAGE` of sysexits.h).
@@ -82,7 +83,11 @@ impl ConfigArgs {
     /// The settings as far as they can be read, and everything that is wrong with them.
     #[must_use]
     pub fn survey(&self) -> (Option<Config>, Vec<Problem>) {
-        Config::survey(self.config.as_deref(), std::env::vars(), &self.sets)
+        let (config, mut problems) = Config::survey(self.config.as_deref(), std::env::vars(), &self.sets);
+        if let Some(Config { kafka, engine, name, .. }) = &config {
+            problems.extend(Clients::new(kafka.clone(), engine.max_frame_bytes, name).problems());
+        }
+        (config, problems)
     }
 
     /// The same with what only a worker needs.

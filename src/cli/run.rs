@@ -127,6 +127,9 @@ async fn topics_ready(clients: &Clients, topics: &Topics) -> anyhow::Result<()> 
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_MAX);
             }
+            Err(error @ TopicError::Refused(_)) => {
+                return Err(Problem::found("kafka.properties", "librdkafka", error).into());
+            }
             Err(error @ TopicError::Unusable { .. }) => return Err(Problem::found("topics", "broker", error).into()),
         }
     }
