@@ -251,6 +251,24 @@ fn manifest_problems_come_together() {
     assert!(text.contains("width = 17") && text.contains("input.channels"), "{text}");
 }
 
+/// Goal: what only the graph shows to be wrong is told together with what is wrong in the manifest itself.
+#[test]
+fn a_manifests_problems_come_in_one_round() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = "[model]\nlabels = \"two.txt\"\n[input]\nwidth = 17\nchannels = \"gray\"\nstd = [0.0]\n[extra]\n";
+    fs::write(folder.path().join("model.toml"), text).expect("written");
+    fs::write(folder.path().join("two.txt"), "one\ntwo").expect("written");
+    let told = refusal(folder.path());
+    for word in ["input.std", "[extra]", "model.file"] {
+        assert!(told.contains(word), "{word} in {told}");
+    }
+    fs::copy(models().join("residual_bn.onnx"), folder.path().join("backbone.onnx")).expect("copied");
+    let told = refusal(folder.path());
+    for word in ["input.std", "[extra]", "width = 17", "input.channels", "model.labels"] {
+        assert!(told.contains(word), "{word} in {told}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
