@@ -9,12 +9,13 @@ pub mod replay;
 pub mod run;
 pub mod topics;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, Problem};
+use crate::config::{Config, ConfigError, ENV_PREFIX, Problem};
 use crate::heads::HmacKey;
 use crate::kafka::Clients;
 use crate::worker::hmac_key;
@@ -83,7 +84,9 @@ impl ConfigArgs {
     /// The settings as far as they can be read, and everything that is wrong with them.
     #[must_use]
     pub fn survey(&self) -> (Option<Config>, Vec<Problem>) {
-        let (config, mut problems) = Config::survey(self.config.as_deref(), std::env::vars(), &self.sets);
+        let (env, mut problems) = environment(std::env::vars_os());
+        let (config, found) = Config::survey(self.config.as_deref(), env, &self.sets);
+        problems.extend(found);
         if let Some(Config { kafka, engine, name, .. }) = &config {
             problems.extend(Clients::new(kafka.clone(), engine.max_frame_bytes, name).problems());
         }
@@ -97,6 +100,26 @@ impl ConfigArgs {
         problems.extend(config.as_ref().and_then(|config| secret(config).err()));
         (config, problems)
     }
+}
+
+/// The settings among the environment. What else is in it is not ours and may be of any bytes.
+fn environment(variables: impl IntoIterator<Item = (OsString, OsString)>) -> (Vec<(String, String)>, Vec<Problem>) {
+    let (mut settings, mut problems) = (Vec::new(), Vec::new());
+    for (name, value) in variables {
+        let name = name.to_string_lossy().into_owned();
+        if !name.starts_with(ENV_PREFIX) {
+            continue;
+        }
+        match value.into_string() {
+            Ok(value) => settings.push((name, value)),
+            Err(_) => problems.push(Problem {
+                key: name,
+                reason: "its value is not UTF-8".into(),
+                source: "environment".into(),
+            }),
+        }
+    }
+    (settings, problems)
 }
 
 fn proved((config, problems): (Option<Config>, Vec<Problem>)) -> Result<Config, ConfigError> {
@@ -172,4 +195,27 @@ pub fn locate(path: &Path) -> PathBuf {
     let exe = std::env::current_exe().ok();
     let above = exe.iter().flat_map(|exe| exe.ancestors().skip(1).take(4)).map(|folder| folder.join(path));
     above.into_iter().find(|candidate| candidate.exists()).unwrap_or_else(|| path.to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    use super::*;
+
+    #[test]
+    fn only_our_variables_must_be_text() {
+        let odd = OsString::from_vec(vec![b'x', 0xFF]);
+        let ours = |key: &str| OsString::from(format!("{ENV_PREFIX}{key}"));
+        let variables = [
+            ("FOO".into(), odd.clone()),
+            (odd.clone(), "1".into()),
+            (ours("KAFKA__GROUP"), "cameras".into()),
+            (ours("KAFKA__INSTANCE_ID"), odd),
+        ];
+        let (settings, problems) = environment(variables);
+        assert_eq!(settings, [("OFFRAMP__KAFKA__GROUP".to_owned(), "cameras".to_owned())]);
+        assert_eq!(problems.len(), 1);
+        assert!(problems.iter().all(|problem| problem.key == "OFFRAMP__KAFKA__INSTANCE_ID"), "{problems:?}");
+    }
 }

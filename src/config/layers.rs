@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::{Config, Problem, RawConfig, limits};
+use super::{Config, ENV_PREFIX, Problem, RawConfig, limits};
 
 const DEFAULTS: &str = include_str!("../../config/worker.toml");
-const ENV_PREFIX: &str = "OFFRAMP__";
 /// The only open table: its keys are librdkafka's.
 const PROPERTIES: &str = "kafka.properties";
 /// Properties that the worker's promises rest on; setting them from outside would break one.

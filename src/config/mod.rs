@@ -16,6 +16,9 @@ mod limits;
 
 use layers::Layers;
 
+/// What the names of settings in the environment begin with.
+pub const ENV_PREFIX: &str = "OFFRAMP__";
+
 /// Settings that are known to be usable together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
