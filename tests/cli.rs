@@ -5,6 +5,8 @@
 
 use clap::Parser as _;
 use offramp::cli::{Cli, EXIT_USAGE, exit_code};
+use offramp::heads::store::read_all;
+use rdkafka::mocking::MockCluster;
 
 /// The exit code and the message of a command line that must fail.
 fn fails(line: &[&str]) -> (u8, String) {
@@ -38,4 +40,14 @@ fn what_librdkafka_refuses_is_a_wrong_setting_and_not_an_outage() {
         let (code, told) = fails(&[at, &together[..], rest].concat());
         assert!(code == EXIT_USAGE && told.contains("kafka.properties (librdkafka)"), "{command:?}: {code}, {told}");
     }
+}
+
+#[test]
+fn no_limit_is_too_long_for_the_clock() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("heads", 1, 1).unwrap();
+    let mut client = rdkafka::ClientConfig::new();
+    client.set("bootstrap.servers", cluster.bootstrap_servers()).set("group.id", "reader");
+    client.set("auto.offset.reset", "earliest");
+    assert!(read_all(&mut client, "heads", std::time::Duration::MAX).unwrap().is_empty());
 }
