@@ -51,3 +51,29 @@ fn no_limit_is_too_long_for_the_clock() {
     client.set("auto.offset.reset", "earliest");
     assert!(read_all(&mut client, "heads", std::time::Duration::MAX).unwrap().is_empty());
 }
+
+#[test]
+fn arguments_are_proved_before_anything_begins() {
+    let replay = ["replay", "--model=/no/model", "--frames=/no/frames"];
+    let numbers = ["epsilon", "delta", "audit-floor", "drift-from", "measure-from", "batch", "threads", "limit"];
+    for (option, wrong) in numbers.iter().flat_map(|option| ["-3", "9e9", "nan", "x"].map(|wrong| (option, wrong))) {
+        let argument = format!("--{option}={wrong}");
+        let (code, told) = fails(&[&replay[..], &[argument.as_str()]].concat());
+        assert!(code == EXIT_USAGE && told.contains(option), "{argument}: {code}, {told}");
+    }
+    let feed = ["feed", "--topic=t", "--frames=/no/frames"];
+    for line in [&replay[..], &feed, &["demo"], &["inspect", "/no/model"]] {
+        let arguments = match line.first() {
+            Some(&"demo") => {
+                vec!["--rate=1e-300", "--rate=nan", "--cameras=0", "--workers=0", "--frames=0", "--log=[[["]
+            }
+            Some(&"feed") => vec!["--rate=1e-300", "--rate=inf", "--rate=0"],
+            Some(&"inspect") => vec!["--threads=0"],
+            _ => vec!["--log=[[["],
+        };
+        for argument in arguments {
+            let (code, told) = fails(&[line, &[argument]].concat());
+            assert_eq!(code, EXIT_USAGE, "{line:?} {argument}: {told}");
+        }
+    }
+}

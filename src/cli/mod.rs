@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, results on stdout, everything else on stderr.
 
+mod arguments;
 pub mod check;
 pub mod demo;
 pub mod feed;

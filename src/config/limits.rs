@@ -45,19 +45,36 @@ const RANGES: &[(&str, f64, f64)] = &[
 /// # Errors
 /// What would be right.
 pub(super) fn admit(defaults: &Table, key: &str, value: &Value) -> Result<(), String> {
-    if let Some((_, least, most)) = RANGES.iter().find(|(name, ..)| *name == key) {
-        let number = value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64));
-        if !number.is_some_and(|number| (*least..=*most).contains(&number)) {
-            return Err(format!("must be from {least} to {most}"));
-        }
+    if let Some(number) = value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64)) {
+        in_range(key, number)?;
     }
     if key == "topics.replication" && value.as_integer() == Some(0) {
         return Err("must be at least 1, or -1 for the broker's default".to_owned());
     }
     if let ("log.level", Some(filter)) = (key, value.as_str()) {
-        EnvFilter::try_new(filter).map_err(|error| format!("must be a level or a list of targets: {error}"))?;
+        log_filter(filter)?;
     }
     word(defaults, key, value)
+}
+
+/// Whether a number may stand for `key`.
+///
+/// # Errors
+/// The range that it must be in.
+pub fn in_range(key: &str, number: f64) -> Result<(), String> {
+    match RANGES.iter().find(|(name, ..)| *name == key) {
+        Some((_, least, most)) if !(*least..=*most).contains(&number) => Err(format!("must be from {least} to {most}")),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a text filters log lines: a level, or a list of targets.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn log_filter(text: &str) -> Result<(), String> {
+    let read = EnvFilter::try_new(text).map(drop);
+    read.map_err(|error| format!("must be a level (info) or a list of targets (info,offramp=debug): {error}"))
 }
 
 /// The types know which words they take: among the defaults the value must be understood.

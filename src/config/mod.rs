@@ -15,6 +15,7 @@ mod layers;
 mod limits;
 
 use layers::Layers;
+pub use limits::{in_range, log_filter};
 
 /// What the names of settings in the environment begin with.
 pub const ENV_PREFIX: &str = "OFFRAMP__";
