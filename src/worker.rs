@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use crate::backbone::{Audited, Backbone, BackboneError, Chain};
 use crate::config::Config;
 use crate::decode::{DecodeLimits, Decoder};
+use crate::files;
 use crate::heads::store::{HeadStore, Learned, StoreError};
 use crate::heads::{HeadSet, HmacKey, Registry};
 use crate::ingest::{Ingest, IngestError, Ledger, Taken};
@@ -27,6 +28,8 @@ use crate::publish::{Outputs, PublishError, Publisher, SampleSink};
 
 /// Batch size at which parts are measured: what lanes see under moderate load.
 pub const LIVE_BATCH: usize = 8;
+/// A secret is short; what is longer is some other file.
+const KEY_BYTES_MAX: u64 = 64 << 10;
 /// How often the supervisor looks at what no thread tells it.
 const WATCH: Duration = Duration::from_millis(50);
 
@@ -417,7 +420,7 @@ pub fn hmac_key(path: &Path) -> Result<Option<HmacKey>, WorkerError> {
         return Ok(None);
     }
     let refuse = |reason: String| WorkerError::Key { path: path.display().to_string(), reason };
-    let key = std::fs::read(path).map_err(|e| refuse(e.to_string()))?;
+    let key = files::read(path, KEY_BYTES_MAX).map_err(|e| refuse(e.to_string()))?;
     let key = key.trim_ascii().to_vec();
     if key.len() < 16 {
         return Err(refuse(format!("holds {} bytes; a secret needs at least 16", key.len())));

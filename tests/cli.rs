@@ -21,7 +21,7 @@ fn fails(line: &[&str]) -> (u8, String) {
 #[test]
 fn a_worker_does_not_start_with_a_wrong_setting() {
     for (set, key) in [("log.level=[[[", "log.level"), ("heads.hmac_key_file=/no/key", "heads.hmac_key_file")] {
-        for command in [&["run"][..], &["check", "--offline"]] {
+        for command in [&["run"][..], &["check", "--offline", "--set=model.path=/no/model"]] {
             let (code, told) = fails(&[command, &["--set", set]].concat());
             assert!(code == EXIT_USAGE && told.contains(key), "{command:?}: {code}, {told}");
         }
@@ -32,7 +32,9 @@ fn a_worker_does_not_start_with_a_wrong_setting() {
 fn what_librdkafka_refuses_is_a_wrong_setting_and_not_an_outage() {
     let wrong = ["--set", "kafka.properties.foo=bar", "--set", "kafka.properties.socket.timeout.ms=soon"];
     let together = ["--set", "kafka.properties.max.poll.interval.ms=1000"];
-    for command in [&["run"][..], &["check", "--offline"], &["topics", "create"], &["heads", "ls"]] {
+    for command in
+        [&["run"][..], &["check", "--offline", "--set=model.path=/no/model"], &["topics", "create"], &["heads", "ls"]]
+    {
         let (at, rest) = command.split_at(1);
         let (code, told) = fails(&[at, &wrong[..], rest].concat());
         assert!(code == EXIT_USAGE && told.contains("kafka.properties.foo"), "{command:?}: {code}, {told}");
@@ -76,4 +78,20 @@ fn arguments_are_proved_before_anything_begins() {
             assert_eq!(code, EXIT_USAGE, "{line:?} {argument}: {told}");
         }
     }
+}
+
+/// What would hang is told by the test's time running out.
+#[test]
+fn what_is_no_regular_file_is_refused_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe.onnx");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let pipe = pipe.display().to_string();
+    for path in ["/dev/zero", "/dev/null", &pipe] {
+        let (_, told) = fails(&["inspect", path]);
+        assert!(told.contains(&format!("{path}: is no regular file")), "{told}");
+    }
+    let secret = format!("heads.hmac_key_file={pipe}");
+    let (code, told) = fails(&["check", "--offline", "--set=model.path=/no/model", "--set", &secret]);
+    assert!(code == EXIT_USAGE && told.contains("is no regular file"), "{told}");
 }

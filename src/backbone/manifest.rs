@@ -1,17 +1,19 @@
 //! `model.toml`: what offramp must know about a model that its file does not say. Unknown keys are refused and all
 //! problems are told at once, those that only the graph shows among them. Defaults come from the graph.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
 use super::BackboneError;
 use super::reader::GraphInput;
+use crate::files;
 use crate::frame::{Channels, InputSpec, Layout, Resize};
 
 /// File name looked for in a model's folder.
 const FILE: &str = "model.toml";
+/// A manifest or a list of labels; a million classes have less.
+const BYTES_MAX: u64 = 64 << 20;
 /// 1 / 255: bytes to the unit range.
 const SCALE: f32 = 1.0 / 255.0;
 /// A picture side that no classifier exceeds; keeps a foreign manifest from asking for all memory.
@@ -57,7 +59,7 @@ impl Manifest {
         if source.extension().is_some_and(|extension| extension == "onnx") {
             return Ok(Self { model: source.clone(), source, ..Self::default() });
         }
-        let text = fs::read_to_string(&source).map_err(|error| BackboneError::read(&source, &error))?;
+        let text = files::read_text(&source, BYTES_MAX).map_err(|error| BackboneError::read(&source, &error))?;
         let folder = source.parent().unwrap_or(Path::new("."));
         let table: Table = text.parse().map_err(|error: toml::de::Error| BackboneError::Manifest {
             path: source.clone(),
@@ -103,7 +105,7 @@ impl Manifest {
         }
         if let Some(name) = labels {
             let path = folder.join(name);
-            match fs::read_to_string(&path) {
+            match files::read_text(&path, BYTES_MAX) {
                 Ok(text) => manifest.labels = Some(text.lines().map(|line| line.trim().to_owned()).collect()),
                 Err(error) => problems.push(format!("model.labels: {}: {error}", path.display())),
             }
