@@ -95,3 +95,20 @@ fn what_is_no_regular_file_is_refused_and_named() {
     let (code, told) = fails(&["check", "--offline", "--set=model.path=/no/model", "--set", &secret]);
     assert!(code == EXIT_USAGE && told.contains("is no regular file"), "{told}");
 }
+
+#[test]
+fn settings_may_stand_before_and_after_what_is_to_be_done() {
+    for (command, action) in [("heads", "ls"), ("heads", "show"), ("topics", "create")] {
+        for (before, after) in
+            [(&[][..], &["--set=oops"][..]), (&["--set=oops"], &[]), (&["--set=oops"], &["--set=uhm"])]
+        {
+            let (code, told) = fails(&[&[command][..], before, &[action], after].concat());
+            assert_eq!(code, EXIT_USAGE, "{told}");
+            for set in before.iter().chain(after).filter_map(|set| set.strip_prefix("--set=")) {
+                assert!(told.contains(&format!("{set} (--set)")), "{command} {before:?} {action} {after:?}: {told}");
+            }
+        }
+        let (code, told) = fails(&[command, action, "--config", "/no/file.toml"]);
+        assert!(code == EXIT_USAGE && told.contains("/no/file.toml"), "{told}");
+    }
+}

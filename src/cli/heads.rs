@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::json;
 
-use super::ConfigArgs;
+use super::{ConfigArgs, LaterArgs};
 use crate::backbone::{Backbone, LoadOptions};
 use crate::config::{Config, ConfigError};
 use crate::heads::snapshot;
@@ -36,24 +36,47 @@ pub enum Action {
         /// As one JSON array.
         #[arg(long)]
         json: bool,
+        /// Settings.
+        #[command(flatten)]
+        config: LaterArgs,
     },
     /// Show the policy in force for the configured model: exits, thresholds, certificate.
     Show {
         /// As one JSON object.
         #[arg(long)]
         json: bool,
+        /// Settings.
+        #[command(flatten)]
+        config: LaterArgs,
     },
     /// Write the configured model's records to a folder, one file each.
     Export {
         /// The folder; made if it does not exist.
         folder: PathBuf,
+        /// Settings.
+        #[command(flatten)]
+        config: LaterArgs,
     },
     /// Forget everything learned for the configured model: its exits go off and learning starts anew.
     Reset {
         /// Do it; without this only what would be retired is printed.
         #[arg(long)]
         yes: bool,
+        /// Settings.
+        #[command(flatten)]
+        config: LaterArgs,
     },
+}
+
+impl Action {
+    fn config(&self) -> &LaterArgs {
+        match self {
+            Self::Ls { config, .. }
+            | Self::Show { config, .. }
+            | Self::Export { config, .. }
+            | Self::Reset { config, .. } => config,
+        }
+    }
 }
 
 /// Runs the subcommand.
@@ -61,14 +84,14 @@ pub enum Action {
 /// # Errors
 /// When settings, model or broker cannot be used.
 pub fn run(args: &HeadsArgs) -> anyhow::Result<()> {
-    let config = args.config.load()?;
+    let config = args.config.and(args.action.config()).load()?;
     let clients = Clients::new(config.kafka.clone(), config.engine.max_frame_bytes, "offramp-heads");
     let limit = Duration::from_secs(config.heads.catch_up_timeout_s);
     let records = read_all(&mut clients.follower("heads-cli"), &config.topics.heads, limit)?;
     match &args.action {
-        Action::Ls { json } => ls(&latest(records), *json),
-        Action::Show { json } => show(&config, records, *json),
-        Action::Export { folder } => {
+        Action::Ls { json, .. } => ls(&latest(records), *json),
+        Action::Show { json, .. } => show(&config, records, *json),
+        Action::Export { folder, .. } => {
             let plan = plan(&config)?;
             std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
             for (key, record) in latest(records).into_iter().filter(|(key, _)| ours(&plan, key)) {
@@ -80,7 +103,7 @@ pub fn run(args: &HeadsArgs) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Action::Reset { yes } => {
+        Action::Reset { yes, .. } => {
             let plan = plan(&config)?;
             let keys: Vec<String> = latest(records).into_keys().filter(|key| ours(&plan, key)).collect();
             reset(&clients, &config, &keys, *yes)

@@ -65,7 +65,26 @@ pub struct ConfigArgs {
     pub sets: Vec<String>,
 }
 
+/// The same behind what is to be done with them: `offramp heads ls --config worker.toml`. clap's global arguments would
+/// silently forget those in front when there are some behind.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct LaterArgs {
+    /// Settings file (TOML); keys that it lacks have the defaults of config/worker.toml.
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set one key over file and environment, e.g. --set kafka.group=cameras.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+}
+
 impl ConfigArgs {
+    /// These settings, and over them those that stand further behind.
+    #[must_use]
+    pub fn and(&self, later: &LaterArgs) -> Self {
+        let config = later.config.as_ref().or(self.config.as_ref());
+        Self { config: config.cloned(), sets: [&self.sets[..], &later.sets[..]].concat() }
+    }
+
     /// The proved settings.
     ///
     /// # Errors
