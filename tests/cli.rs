@@ -112,3 +112,12 @@ fn settings_may_stand_before_and_after_what_is_to_be_done() {
         assert!(code == EXIT_USAGE && told.contains("/no/file.toml"), "{told}");
     }
 }
+
+/// The model does not exist: whoever loads it first says so.
+#[test]
+fn a_taken_port_is_told_before_the_model_is_loaded() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("http.listen={}", taken.local_addr().unwrap());
+    let (_, told) = fails(&["run", "--set", &listen, "--set", "model.path=/no/model"]);
+    assert!(told.contains("http.listen") && !told.contains("/no/model"), "{told}");
+}
