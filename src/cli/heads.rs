@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{ConfigArgs, LaterArgs};
 use crate::backbone::{Backbone, LoadOptions};
@@ -33,7 +33,7 @@ pub struct HeadsArgs {
 pub enum Action {
     /// List all records, of every model.
     Ls {
-        /// As one JSON array.
+        /// As one JSON object.
         #[arg(long)]
         json: bool,
         /// Settings.
@@ -89,7 +89,10 @@ pub fn run(args: &HeadsArgs) -> anyhow::Result<()> {
     let limit = Duration::from_secs(config.heads.catch_up_timeout_s);
     let records = read_all(&mut clients.follower("heads-cli"), &config.topics.heads, limit)?;
     match &args.action {
-        Action::Ls { json, .. } => ls(&latest(records), *json),
+        Action::Ls { json, .. } => {
+            ls(&config.topics.heads, &latest(records), *json);
+            Ok(())
+        }
         Action::Show { json, .. } => show(&config, records, *json),
         Action::Export { folder, .. } => {
             let plan = plan(&config)?;
@@ -134,12 +137,11 @@ fn ours(plan: &Plan, key: &str) -> bool {
     key.starts_with(&format!("{}/{}/", plan.backbone, plan.plan))
 }
 
-fn ls(records: &BTreeMap<String, Record>, json: bool) -> anyhow::Result<()> {
-    let mut rows = Vec::new();
-    for (key, record) in records {
+fn listed(topic: &str, records: &BTreeMap<String, Record>) -> Value {
+    let row = |(key, record): (&String, &Record)| {
         let value = record.value.as_deref().unwrap_or_default();
         let written = record.written_at_ms.and_then(crate::prediction::rfc3339);
-        rows.push(match snapshot::peek(value) {
+        match snapshot::peek(value) {
             Ok(header) => json!({
                 "key": key, "offset": record.offset, "bytes": value.len(), "sequence": header.sequence,
                 "signed": header.signed, "written_at": written, "fault": null,
@@ -148,17 +150,22 @@ fn ls(records: &BTreeMap<String, Record>, json: bool) -> anyhow::Result<()> {
                 "key": key, "offset": record.offset, "bytes": value.len(), "sequence": null,
                 "signed": null, "written_at": written, "fault": fault.to_string(),
             }),
-        });
-    }
+        }
+    };
+    json!({"topic": topic, "heads": records.iter().map(row).collect::<Vec<_>>()})
+}
+
+fn ls(topic: &str, records: &BTreeMap<String, Record>, json: bool) {
+    let listed = listed(topic, records);
     if json {
-        println!("{}", serde_json::to_string(&rows)?);
-        return Ok(());
+        println!("{listed}");
+        return;
     }
     println!(
         "{:<14} {:<14} {:<8} {:>8} {:>9} {:<7} written",
         "backbone", "plan", "record", "sequence", "bytes", "signed"
     );
-    for row in &rows {
+    for row in listed["heads"].as_array().into_iter().flatten() {
         let text = |name: &str| row[name].as_str().map_or_else(|| row[name].to_string(), String::from);
         let key = text("key");
         let mut parts = key.splitn(3, '/').map(|part| part.chars().take(12).collect::<String>());
@@ -175,7 +182,6 @@ fn ls(records: &BTreeMap<String, Record>, json: bool) -> anyhow::Result<()> {
             text("written_at")
         );
     }
-    Ok(())
 }
 
 fn show(config: &Config, records: Vec<Record>, json: bool) -> anyhow::Result<()> {
@@ -241,4 +247,27 @@ fn reset(clients: &Clients, config: &Config, keys: &[String], yes: bool) -> anyh
         }
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_one_object_and_holds_what_cannot_be_read_too() {
+        let record = |key: &str, offset| Record {
+            key: key.into(),
+            value: Some(b"noise".to_vec()),
+            offset,
+            written_at_ms: Some(0),
+        };
+        for count in 0..3 {
+            let records = (0..count).map(|offset| record(&format!("b/p/{offset}"), offset)).collect();
+            let listed = listed("offramp.heads", &latest(records));
+            assert!(listed.is_object() && listed["topic"] == "offramp.heads", "{listed}");
+            let heads = listed["heads"].as_array().expect("a list");
+            assert_eq!(heads.len() as i64, count);
+            assert!(heads.iter().all(|row| row["fault"].is_string() && row["sequence"].is_null()), "{listed}");
+        }
+    }
 }
