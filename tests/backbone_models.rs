@@ -205,6 +205,7 @@ fn refusals_name_the_reason() {
         assert!(words.iter().all(|word| text.contains(word)), "{name}: {text}");
     };
     says("nan.onnx", &["NaN", "Div"]);
+    says("nan_half.onnx", &["NaN", "Div"]);
     says("two_inputs.onnx", &["no image classifier", "mask"]);
     says("vector.onnx", &["no image classifier", "\"image\""]);
     says("no_scores.onnx", &["no image classifier", "[1, 8, 16, 16]"]);
