@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use clap::Parser as _;
-use offramp::cli::{Cli, EXIT_USAGE, exit_code};
+use offramp::cli::{Cli, EXIT_USAGE, exit_code, told};
 use offramp::heads::store::read_all;
 use rdkafka::mocking::MockCluster;
 
@@ -14,7 +14,7 @@ fn fails(line: &[&str]) -> (u8, String) {
     match typed.map_err(anyhow::Error::from).and_then(Cli::execute) {
         Ok(()) => panic!("{line:?} must fail"),
         Err(error) if error.is::<clap::Error>() => (EXIT_USAGE, error.to_string()),
-        Err(error) => (exit_code(&error), format!("{error:#}")),
+        Err(error) => (exit_code(&error), told(&error)),
     }
 }
 
@@ -120,4 +120,24 @@ fn a_taken_port_is_told_before_the_model_is_loaded() {
     let listen = format!("http.listen={}", taken.local_addr().unwrap());
     let (_, told) = fails(&["run", "--set", &listen, "--set", "model.path=/no/model"]);
     assert!(told.contains("http.listen") && !told.contains("/no/model"), "{told}");
+}
+
+#[test]
+fn a_reason_is_said_once() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = std::net::TcpListener::bind(taken.local_addr().unwrap()).unwrap_err();
+    let missing = std::fs::File::open("/no/such").unwrap_err().to_string();
+    let (_, unread) = fails(&["feed", "--topic=t", "--frames=/no/such"]);
+    assert_eq!(unread.matches(&missing).count(), 1, "{unread}");
+    let address = taken.local_addr().unwrap();
+    let error = offramp::observe::http::HttpError::Bind { address, source: busy };
+    let reason = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(told(&anyhow::Error::from(error).context("starting")).matches(&reason).count(), 1);
+}
+
+#[test]
+fn exits_are_named_as_they_were_typed() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models/residual_bn.onnx");
+    let (_, told) = fails(&["inspect", model, "--exits=200,201"]);
+    assert!(told.contains("exits 200, 201 are not"), "{told}");
 }

@@ -108,7 +108,7 @@ pub enum BackboneError {
         reason: String,
     },
     /// A cut was asked for that the plan does not have.
-    #[error("exits {asked:?} are not in ascending order among the plan's {candidates} candidates")]
+    #[error("exits {} are not in ascending order among the plan's {candidates} candidates", listed(asked))]
     Exits {
         /// What was asked for.
         asked: Vec<ExitId>,
@@ -126,6 +126,10 @@ pub enum BackboneError {
     /// A run failed while measuring.
     #[error(transparent)]
     Engine(#[from] EngineError),
+}
+
+fn listed(exits: &[ExitId]) -> String {
+    exits.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl BackboneError {

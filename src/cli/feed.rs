@@ -25,7 +25,7 @@ pub struct FeedArgs {
     /// A folder of JPEG, PNG or WebP files, a video, a Motion JPEG file, an .npy or an IDX file (.gz or not).
     #[arg(long, value_name = "PATH")]
     pub frames: PathBuf,
-    /// How many cameras to play: frames go to cam-1, cam-2, … in turn.
+    /// How many cameras to play: frames go to camera-1, camera-2, … in turn.
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub cameras: u32,
     /// Frames per second, of all cameras together; without it as fast as Kafka takes them.
