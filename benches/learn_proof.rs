@@ -3,6 +3,8 @@
 //! Every stream goes through the code that serves: training, looks, publication, records, registry, path. The truth of a
 //! certificate is taken from 20,000 further frames of the same world. Prints two tables. `-- 40` runs 40 streams.
 
+#![allow(clippy::print_stdout, clippy::expect_used, reason = "a bench prints its figures and fails by panicking")]
+
 #[path = "../tests/learn_support/mod.rs"]
 mod learn_support;
 

@@ -1,5 +1,7 @@
 //! The command line: one file per subcommand, results on stdout, everything else on stderr.
 
+#![allow(clippy::print_stdout, reason = "the place where results are printed; everywhere else a line is a log line")]
+
 mod arguments;
 pub mod check;
 pub mod demo;

@@ -235,6 +235,7 @@ impl Layers {
     }
 }
 
+#[allow(clippy::expect_used, reason = "a text that is compiled in; a test parses it")]
 fn defaults() -> Table {
     DEFAULTS.parse().expect("config/worker.toml is compiled in and a test parses it")
 }
