@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{Config, ConfigError, ENV_PREFIX, Problem};
 use crate::heads::HmacKey;
 use crate::kafka::Clients;
-use crate::worker::hmac_key;
+use crate::worker::{WorkerError, hmac_key};
 
 /// Exit code of a wrong configuration or command line (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
@@ -153,11 +153,12 @@ fn proved((config, problems): (Option<Config>, Vec<Problem>)) -> Result<Config, 
 
 /// The fleet's secret, if there is one; a file that cannot be used is a wrong setting.
 fn secret(config: &Config) -> Result<Option<HmacKey>, Problem> {
-    let path = &config.heads.hmac_key_file;
-    hmac_key(path).map_err(|error| Problem {
-        key: "heads.hmac_key_file".into(),
-        reason: error.to_string(),
-        source: "file".into(),
+    hmac_key(&config.heads.hmac_key_file).map_err(|error| {
+        let reason = match error {
+            WorkerError::Key { path, reason } => format!("{path}: {reason}"),
+            other => other.to_string(),
+        };
+        Problem { key: "heads.hmac_key_file".into(), reason, source: "file".into() }
     })
 }
 
