@@ -3,6 +3,8 @@
 //! Needs ONNX Runtime (`make runtime`). The demo model, and others with `BENCH_MODELS=path:path`. Each is timed alone by
 //! criterion, and both in turns in one run (the line "split over whole"), which is the figure to go by on a busy machine.
 
+#![allow(clippy::print_stdout, clippy::expect_used, reason = "a bench prints its figures and fails by panicking")]
+
 use std::path::{Path, PathBuf};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

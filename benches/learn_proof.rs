@@ -4,6 +4,8 @@
 //! certificate is taken from 20,000 further frames of the same world. Prints three tables. `-- 40` runs 40 streams. The
 //! worlds are small, so heads and youth are too; promise, looks, audits and watch are those of the default settings.
 
+#![allow(clippy::print_stdout, clippy::expect_used, reason = "a bench prints its figures and fails by panicking")]
+
 #[path = "../tests/learn_support/mod.rs"]
 mod learn_support;
 

@@ -11,6 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 
 mod errors;
+mod settings;
 
 pub use errors::{Consequence, Quiet, consequence, log_error, log_line, log_polled};
 
@@ -174,6 +175,9 @@ pub enum TopicError {
         /// librdkafka's reason.
         source: KafkaError,
     },
+    /// No client can be made: waiting does not help.
+    #[error("librdkafka refuses the settings: {0}")]
+    Refused(#[source] KafkaError),
     /// A topic is missing and may not or could not be created.
     #[error("topic {topic} {reason}")]
     Unusable {
@@ -204,10 +208,9 @@ pub enum TopicState {
 /// Looks at all topics without changing anything.
 ///
 /// # Errors
-/// When no broker answers.
+/// When librdkafka refuses the settings or no broker answers.
 pub fn inspect_topics(clients: &Clients, topics: &Topics) -> Result<Vec<(String, TopicState)>, TopicError> {
-    let probe: BaseConsumer =
-        clients.tuned(clients.base("probe")).create().map_err(|source| unreachable(clients, source))?;
+    let probe: BaseConsumer = clients.tuned(clients.base("probe")).create().map_err(TopicError::Refused)?;
     let metadata = probe.fetch_metadata(None, REQUEST_TIMEOUT).map_err(|source| unreachable(clients, source))?;
     let state = |name: &str| {
         let found = metadata.topics().iter().find(|topic| topic.name() == name);
@@ -251,7 +254,7 @@ pub async fn ensure_topics(clients: &Clients, topics: &Topics) -> Result<(), Top
         return Err(TopicError::Unusable { topic: missing.join(", "), reason });
     }
     let failed = |source| unreachable(clients, source);
-    let admin: AdminClient<DefaultClientContext> = clients.tuned(clients.base("admin")).create().map_err(failed)?;
+    let admin = admin(clients)?;
     let wanted = wanted(topics);
     let create: Vec<&NewTopic<'_>> = wanted.iter().filter(|topic| missing.iter().any(|m| m == topic.name)).collect();
     let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT)).request_timeout(Some(REQUEST_TIMEOUT));
@@ -269,10 +272,14 @@ pub async fn ensure_topics(clients: &Clients, topics: &Topics) -> Result<(), Top
     Ok(())
 }
 
+fn admin(clients: &Clients) -> Result<AdminClient<DefaultClientContext>, TopicError> {
+    clients.tuned(clients.base("admin")).create().map_err(TopicError::Refused)
+}
+
 /// A heads topic that deletes by age would forget what was learned.
 async fn check_compacted(clients: &Clients, topic: &str) -> Result<(), TopicError> {
     let failed = |source| unreachable(clients, source);
-    let admin: AdminClient<DefaultClientContext> = clients.tuned(clients.base("admin")).create().map_err(failed)?;
+    let admin = admin(clients)?;
     let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
     let described = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await.map_err(failed)?;
     // A broker that does not let us look is not thereby wrong.

@@ -33,6 +33,7 @@ pub mod heads;
 pub mod learn;
 
 // Around it.
+mod files;
 pub mod kafka;
 pub mod observe;
 pub mod source;

@@ -49,6 +49,7 @@ impl ExitId {
     /// # Panics
     /// For positions from 255 on; a plan has at most eight candidates.
     #[must_use]
+    #[allow(clippy::expect_used, reason = "a plan has at most eight candidates")]
     pub fn from_index(index: usize) -> Self {
         Self(u8::try_from(index + 1).expect("a plan has at most eight candidates"))
     }

@@ -15,6 +15,7 @@ use crate::backbone::{Audited, Backbone, BackboneError, Chain};
 use crate::config::Config;
 use crate::decode::{DecodeLimits, Decoder};
 use crate::engine::Engine;
+use crate::files;
 use crate::heads::store::{HeadStore, Learned, StoreError};
 use crate::heads::{HeadSet, HmacKey, Registry};
 use crate::ingest::{Ingest, IngestError, Ledger, Taken};
@@ -25,6 +26,8 @@ use crate::learn::leader::Leader;
 use crate::observe::telemetry::Telemetry;
 use crate::publish::{Outputs, PublishError, Publisher, SampleSink};
 
+/// A secret is short; what is longer is some other file.
+const KEY_BYTES_MAX: u64 = 64 << 10;
 /// How often the supervisor looks at what no thread tells it.
 const WATCH: Duration = Duration::from_millis(50);
 
@@ -406,7 +409,7 @@ pub fn hmac_key(path: &Path) -> Result<Option<HmacKey>, WorkerError> {
         return Ok(None);
     }
     let refuse = |reason: String| WorkerError::Key { path: path.display().to_string(), reason };
-    let key = std::fs::read(path).map_err(|e| refuse(e.to_string()))?;
+    let key = files::read(path, KEY_BYTES_MAX).map_err(|e| refuse(e.to_string()))?;
     let key = key.trim_ascii().to_vec();
     if key.len() < 16 {
         return Err(refuse(format!("holds {} bytes; a secret needs at least 16", key.len())));

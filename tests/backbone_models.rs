@@ -205,6 +205,7 @@ fn refusals_name_the_reason() {
         assert!(words.iter().all(|word| text.contains(word)), "{name}: {text}");
     };
     says("nan.onnx", &["NaN", "Div"]);
+    says("nan_half.onnx", &["NaN", "Div"]);
     says("two_inputs.onnx", &["no image classifier", "mask"]);
     says("vector.onnx", &["no image classifier", "\"image\""]);
     says("no_scores.onnx", &["no image classifier", "[1, 8, 16, 16]"]);
@@ -249,6 +250,24 @@ fn manifest_problems_come_together() {
     fs::write(folder.path().join("model.toml"), "[input]\nwidth = 17\nchannels = \"gray\"\n").expect("written");
     let text = refusal(folder.path());
     assert!(text.contains("width = 17") && text.contains("input.channels"), "{text}");
+}
+
+/// Goal: what only the graph shows to be wrong is told together with what is wrong in the manifest itself.
+#[test]
+fn a_manifests_problems_come_in_one_round() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = "[model]\nlabels = \"two.txt\"\n[input]\nwidth = 17\nchannels = \"gray\"\nstd = [0.0]\n[extra]\n";
+    fs::write(folder.path().join("model.toml"), text).expect("written");
+    fs::write(folder.path().join("two.txt"), "one\ntwo").expect("written");
+    let told = refusal(folder.path());
+    for word in ["input.std", "[extra]", "model.file"] {
+        assert!(told.contains(word), "{word} in {told}");
+    }
+    fs::copy(models().join("residual_bn.onnx"), folder.path().join("backbone.onnx")).expect("copied");
+    let told = refusal(folder.path());
+    for word in ["input.std", "[extra]", "width = 17", "input.channels", "model.labels"] {
+        assert!(told.contains(word), "{word} in {told}");
+    }
 }
 
 proptest! {

@@ -131,6 +131,5 @@ fn faults_are_named() {
     refused(&["--frames", &video], &["ffmpeg", "install"]);
     refused(&["--frames", &floats, "--drift", "blur"], &["f4", "uint8"]);
     refused(&["--frames", &frames, "--order", "bursts"], &["--labels"]);
-    refused(&["--frames", &frames, "--drift", "blur", "--drift-from", "1.5"], &["--drift-from"]);
     refused(&["--frames", &frames, "--report", "/absent/report.html"], &["/absent/report.html"]);
 }

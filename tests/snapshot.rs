@@ -1,7 +1,13 @@
 //! Goal: nothing that arrives in the heads topic can be adopted unless every check passes, and the order of records does
 //! not matter. Method: real publications of a small learner, damaged in every way, and shuffled.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::let_underscore_must_use, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::let_underscore_must_use,
+    reason = "a test fails by panicking"
+)]
 
 mod learn_support;
 

@@ -187,6 +187,34 @@ fn labels_and_picks_come_from_their_own_files() {
 }
 
 #[test]
+fn a_negative_label_is_told_as_it_is() {
+    let files = Files::new();
+    let path = files.write("frames", &pictures_idx());
+    for (descr, value) in [("|i1", &[0xFF][..]), ("<i2", &[0xFF; 2]), (">i4", &[0xFF; 4]), ("<i8", &[0xFF; 8])] {
+        let values = [&vec![0; 2 * value.len()][..], value, &vec![0; 2 * value.len()]].concat();
+        let labels = Some(files.write("labels.npy", &npy(descr, "(5,)", &values)));
+        let error = source::open(&path, &SourceOptions { labels, ..raw() }).err().unwrap().to_string();
+        assert!(error.contains("value 2 is -1"), "{descr}: {error}");
+    }
+}
+
+#[test]
+fn what_is_no_kind_of_frames_is_told_which_kinds_there_are() {
+    let files = Files::new();
+    for (name, bytes) in [("notes", "Grüße\n".as_bytes()), ("notes.mp4", b"a,b\r\n"), ("model.onnx", &[8, 10, 0, 1])]
+    {
+        let error = source::open(&files.write(name, bytes), &raw()).err().unwrap().to_string();
+        assert!(error.contains("Motion JPEG") && !error.contains("ffmpeg"), "{error}");
+    }
+    let broken = [&gzipped(&pictures_idx())[..20], &[0xFF; 40]].concat();
+    let error = match source::open(&files.write("frames.gz", &broken), &raw()) {
+        Ok(mut source) => source.find_map(Result::err).unwrap(),
+        Err(error) => error,
+    };
+    assert!(!error.to_string().contains("permissions"), "{error}");
+}
+
+#[test]
 fn a_label_is_found_among_the_backbones() {
     let labels = ["T-shirt/top", "Ankle boot"].map(str::to_owned);
     assert_eq!(Label::Name("ankle_boot".to_owned()).resolve(&labels), Some(1));

@@ -61,6 +61,31 @@ fn it_feeds_up_to_the_limit_and_starts_again_if_told_so() {
     assert_eq!(end(), 10);
 }
 
+/// Goal: help, README and code agree on the cameras' names.
+#[test]
+fn cameras_are_called_as_the_help_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("frames", 1, 1).unwrap();
+    let bootstrap = cluster.bootstrap_servers();
+    let line =
+        format!("--bootstrap {bootstrap} --topic frames --cameras 1 --limit 1 --frames {}", frames(folder.path()));
+    run(parse(&line).unwrap()).unwrap();
+    let consumer: rdkafka::consumer::BaseConsumer =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", &bootstrap).set("group.id", "reader").create().unwrap();
+    let mut start = rdkafka::TopicPartitionList::new();
+    start.add_partition_offset("frames", 0, rdkafka::Offset::Beginning).unwrap();
+    rdkafka::consumer::Consumer::assign(&consumer, &start).unwrap();
+    // A poll may come back with nothing, having served an event of the client's own.
+    let mut polls = std::iter::repeat_with(|| consumer.poll(std::time::Duration::from_secs(1))).take(60);
+    let record = polls.find_map(|polled| polled).unwrap().unwrap();
+    let camera = std::str::from_utf8(rdkafka::Message::key(&record).unwrap()).unwrap();
+    let help = <Cli as clap::CommandFactory>::command().render_long_help().to_string();
+    assert!(help.contains(camera), "{camera} in {help}");
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    assert!(readme.contains(&format!("{{\"camera\":\"{camera}\"")), "{camera}");
+}
+
 #[test]
 fn what_is_not_delivered_is_an_error() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,17 +1,19 @@
 //! `model.toml`: what offramp must know about a model that its file does not say. Unknown keys are refused and all
-//! problems are told at once. Defaults come from the graph.
+//! problems are told at once, those that only the graph shows among them. Defaults come from the graph.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
 use super::BackboneError;
 use super::reader::GraphInput;
+use crate::files;
 use crate::frame::{Channels, InputSpec, Layout, Resize};
 
 /// File name looked for in a model's folder.
 const FILE: &str = "model.toml";
+/// A manifest or a list of labels; a million classes have less.
+const BYTES_MAX: u64 = 64 << 20;
 /// 1 / 255: bytes to the unit range.
 const SCALE: f32 = 1.0 / 255.0;
 /// A picture side that no classifier exceeds; keeps a foreign manifest from asking for all memory.
@@ -43,36 +45,40 @@ pub(super) struct Manifest {
     mirror: Option<bool>,
     /// Where it was read, for messages.
     source: PathBuf,
+    /// What is wrong in it by itself; kept until the graph has shown the rest.
+    problems: Vec<String>,
 }
 
 impl Manifest {
     /// Reads the manifest at `path`: a folder that holds one, such a file, or a bare `.onnx`.
     ///
     /// # Errors
-    /// A missing file, bad TOML, or the list of everything that is wrong in it.
+    /// A missing file or bad TOML. What else is wrong in it comes with [`Manifest::verdict`].
     pub(super) fn read(path: &Path) -> Result<Self, BackboneError> {
         let source = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
         if source.extension().is_some_and(|extension| extension == "onnx") {
             return Ok(Self { model: source.clone(), source, ..Self::default() });
         }
-        let text = fs::read_to_string(&source).map_err(|error| BackboneError::read(&source, &error))?;
+        let text = files::read_text(&source, BYTES_MAX).map_err(|error| BackboneError::read(&source, &error))?;
         let folder = source.parent().unwrap_or(Path::new("."));
-        Self::parse(&text, folder, &source)
-            .map_err(|problems| BackboneError::Manifest { path: source.clone(), problems: problems.join("\n  ") })
+        let table: Table = text.parse().map_err(|error: toml::de::Error| BackboneError::Manifest {
+            path: source.clone(),
+            problems: error.to_string(),
+        })?;
+        Ok(Self::parse(&table, folder, &source))
     }
 
-    fn parse(text: &str, folder: &Path, source: &Path) -> Result<Self, Vec<String>> {
-        let table: Table = text.parse().map_err(|error: toml::de::Error| vec![error.to_string()])?;
+    fn parse(table: &Table, folder: &Path, source: &Path) -> Self {
         let mut problems = Vec::new();
         for key in table.keys().filter(|key| !matches!(key.as_str(), "model" | "input")) {
             problems.push(format!("unknown section [{key}]; known: model, input"));
         }
-        let mut model = Section::of(&table, "model", &mut problems);
+        let mut model = Section::of(table, "model", &mut problems);
         let file = model.text("file");
         let scores = model.word("output", &[("logits", Scores::Logits), ("probabilities", Scores::Probabilities)]);
         let labels = model.text("labels");
         model.finish();
-        let mut input = Section::of(&table, "input", &mut problems);
+        let mut input = Section::of(table, "input", &mut problems);
         let mut manifest = Self {
             model: folder.join(file.as_deref().unwrap_or("backbone.onnx")),
             scores,
@@ -91,6 +97,7 @@ impl Manifest {
             ),
             mirror: input.switch("mirror"),
             source: source.to_owned(),
+            problems: Vec::new(),
         };
         input.finish();
         if manifest.std.as_ref().is_some_and(|std| std.contains(&0.0)) {
@@ -98,20 +105,42 @@ impl Manifest {
         }
         if let Some(name) = labels {
             let path = folder.join(name);
-            match fs::read_to_string(&path) {
+            match files::read_text(&path, BYTES_MAX) {
                 Ok(text) => manifest.labels = Some(text.lines().map(|line| line.trim().to_owned()).collect()),
                 Err(error) => problems.push(format!("model.labels: {}: {error}", path.display())),
             }
         }
-        if problems.is_empty() { Ok(manifest) } else { Err(problems) }
+        manifest.problems = problems;
+        manifest
     }
 
-    /// Lays the manifest over what the graph's input says.
+    /// The model's file cannot be used: one more problem of a manifest that has some, or that names the file.
+    pub(super) fn unusable(&self, error: BackboneError) -> BackboneError {
+        let named = self.source != self.model && matches!(error, BackboneError::Read { .. });
+        if self.problems.is_empty() && !named {
+            return error;
+        }
+        self.refusal(&[format!("model.file: {error}")])
+    }
+
+    /// All that is wrong: the manifest's own problems, and those found with the graph.
+    pub(super) fn refusal(&self, found: &[String]) -> BackboneError {
+        let all: Vec<&str> = self.problems.iter().chain(found).map(String::as_str).collect();
+        BackboneError::Manifest { path: self.source.clone(), problems: all.join("\n  ") }
+    }
+
+    /// The last word, once the graph was held against it.
     ///
     /// # Errors
-    /// The list of contradictions and of what neither says.
-    pub(super) fn input_spec(&self, graph: &GraphInput) -> Result<InputSpec, BackboneError> {
-        let mut problems = Vec::new();
+    /// The refusal, if anything is wrong.
+    pub(super) fn verdict(&self, found: &[String]) -> Result<(), BackboneError> {
+        if self.problems.is_empty() && found.is_empty() { Ok(()) } else { Err(self.refusal(found)) }
+    }
+
+    /// Lays the manifest over what the graph's input says, and adds contradictions and what neither says to `problems`.
+    /// Where they contradict each other the graph is believed, so that the rest can still be looked at; none: neither says
+    /// how large a picture is.
+    pub(super) fn input_spec(&self, graph: &GraphInput, problems: &mut Vec<String>) -> Option<InputSpec> {
         let dim = |at: usize| graph.dims.get(at).copied().flatten();
         let layout = self.layout.unwrap_or_else(|| {
             let planes = matches!(dim(1), Some(1 | 3)) || !matches!(dim(3), Some(1 | 3));
@@ -121,10 +150,8 @@ impl Manifest {
             Layout::Nchw => [1, 2, 3],
             Layout::Nhwc => [3, 1, 2],
         };
-        let channels = self.channels.unwrap_or(match dim(channel_at) {
-            Some(1) => Channels::Gray,
-            _ => Channels::Rgb,
-        });
+        let shown = if dim(channel_at) == Some(1) { Channels::Gray } else { Channels::Rgb };
+        let channels = self.channels.unwrap_or(shown);
         if let Some(found) = dim(channel_at).filter(|&found| usize::try_from(found) != Ok(channels.count())) {
             problems.push(format!(
                 "input.channels: the graph's input \"{}\" has {found} channels, {} are fed",
@@ -132,21 +159,22 @@ impl Manifest {
                 channels.count()
             ));
         }
-        let mut side = |key: &str, typed: Option<i64>, at: usize| match (typed, dim(at)) {
-            (Some(typed), Some(found)) if typed != found => {
+        let mut side = |key: &str, typed: Option<i64>, at: usize| {
+            if let (Some(typed), Some(found)) = (typed, dim(at))
+                && typed != found
+            {
                 problems.push(format!("input.{key} = {typed}, but the graph's input \"{}\" has {found}", graph.name));
-                0
             }
-            (Some(side), _) | (None, Some(side)) if (1..=SIDE_MAX).contains(&side) => {
-                usize::try_from(side).unwrap_or(0)
-            }
-            (None, None) => {
-                problems.push(format!("input.{key} is free in the graph: set it in {FILE}"));
-                0
-            }
-            (_, side) => {
-                problems.push(format!("input.{key}: {} is out of 1 to {SIDE_MAX}", side.unwrap_or_default()));
-                0
+            match dim(at).or(typed) {
+                Some(side) if (1..=SIDE_MAX).contains(&side) => usize::try_from(side).ok(),
+                Some(side) => {
+                    problems.push(format!("input.{key}: {side} is out of 1 to {SIDE_MAX}"));
+                    None
+                }
+                None => {
+                    problems.push(format!("input.{key} is free in the graph: set it in {FILE}"));
+                    None
+                }
             }
         };
         let (height, width) = (side("height", self.height, height_at), side("width", self.width, width_at));
@@ -161,26 +189,23 @@ impl Manifest {
             }
         };
         let (mean, std) = (per_channel("mean", &self.mean, 0.0), per_channel("std", &self.std, 1.0));
-        if !problems.is_empty() {
-            return Err(BackboneError::Manifest { path: self.source.clone(), problems: problems.join("\n  ") });
-        }
         let (scale, resize) = (self.scale.unwrap_or(SCALE), self.resize.unwrap_or(Resize::Stretch));
         let mirror = self.mirror.unwrap_or(true);
-        Ok(InputSpec { width, height, channels, layout, scale, mean, std, resize, mirror })
+        let contradicted = dim(channel_at).is_some_and(|found| usize::try_from(found) != Ok(channels.count()));
+        let channels = if contradicted { shown } else { channels };
+        Some(InputSpec { width: width?, height: height?, channels, layout, scale, mean, std, resize, mirror })
     }
 
-    /// The labels for so many classes: as given, or `class-0` and on.
-    ///
-    /// # Errors
-    /// When a given list has another length.
-    pub(super) fn class_labels(&self, classes: usize) -> Result<Vec<String>, BackboneError> {
+    /// The labels for so many classes: as given, or `class-0` and on. A list of another length is a problem.
+    pub(super) fn class_labels(&self, classes: usize, problems: &mut Vec<String>) -> Vec<String> {
         match &self.labels {
-            None => Ok((0..classes).map(|class| format!("class-{class}")).collect()),
-            Some(labels) if labels.len() == classes => Ok(labels.clone()),
-            Some(labels) => Err(BackboneError::Manifest {
-                path: self.source.clone(),
-                problems: format!("model.labels: {} lines, but the model has {classes} classes", labels.len()),
-            }),
+            None => (0..classes).map(|class| format!("class-{class}")).collect(),
+            Some(labels) => {
+                if labels.len() != classes {
+                    problems.push(format!("model.labels: {} lines, but the model has {classes} classes", labels.len()));
+                }
+                labels.clone()
+            }
         }
     }
 }

@@ -109,7 +109,7 @@ pub enum BackboneError {
         reason: String,
     },
     /// A cut was asked for that the plan does not have.
-    #[error("exits {asked:?} are not in ascending order among the plan's {candidates} candidates")]
+    #[error("exits {} are not in ascending order among the plan's {candidates} candidates", listed(asked))]
     Exits {
         /// What was asked for.
         asked: Vec<ExitId>,
@@ -127,6 +127,10 @@ pub enum BackboneError {
     /// A run failed while measuring.
     #[error(transparent)]
     Engine(#[from] EngineError),
+}
+
+fn listed(exits: &[ExitId]) -> String {
+    exits.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl BackboneError {
@@ -174,13 +178,19 @@ impl Backbone {
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Self, BackboneError> {
         runtime::init()?;
         let manifest = Manifest::read(path)?;
-        let file = ModelFile::read(&manifest.model)?;
+        let file = ModelFile::read(&manifest.model).map_err(|error| manifest.unusable(error))?;
         let graph = file.model.graph.as_ref();
         let input = graph.ok_or_else(|| "holds no graph".to_owned()).and_then(reader::image_input);
-        let input = input.map_err(|reason| BackboneError::model(&manifest.model, reason))?;
-        let spec = manifest.input_spec(&input)?;
-        let prepared = prepare::prepare(file.model, &input, &spec, &manifest, options)?;
-        let labels = manifest.class_labels(prepared.classes)?;
+        let input = input.map_err(|reason| manifest.unusable(BackboneError::model(&manifest.model, reason)))?;
+        let mut problems = Vec::new();
+        let spec = manifest.input_spec(&input, &mut problems).ok_or_else(|| manifest.refusal(&problems))?;
+        let prepared = match prepare::prepare(file.model, &input, &spec, &manifest, options) {
+            Ok(prepared) => prepared,
+            // May be no more than what follows from the manifest's problems.
+            Err(error) => return Err(manifest.verdict(&problems).err().unwrap_or(error)),
+        };
+        let labels = manifest.class_labels(prepared.classes, &mut problems);
+        manifest.verdict(&problems)?;
         let plan = plan(file.fingerprint, spec, labels, &prepared);
         if plan.candidates.is_empty() {
             tracing::warn!(model = %manifest.model.display(), "no usable cut points: the model runs whole");

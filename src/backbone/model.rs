@@ -1,7 +1,7 @@
 //! Opens a model's files, the one with the graph and those with external weights, and tells who it is.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::BackboneError;
 use super::onnx::ModelProto;
 use super::reader;
+use crate::files;
 use crate::plan::Fingerprint;
 
 /// Protobuf's own limit for one message, in which a segment's weights are handed to ONNX Runtime.
@@ -29,22 +30,21 @@ impl ModelFile {
     /// # Errors
     /// A file that cannot be read, is no ONNX model, or refers to weights that are missing or too short.
     pub(super) fn read(path: &Path) -> Result<Self, BackboneError> {
-        let length = fs::metadata(path).map_err(|error| BackboneError::read(path, &error))?.len();
-        if length > BYTES_MAX {
-            return Err(BackboneError::model(path, TOO_LARGE));
-        }
-        let bytes = Bytes::from(fs::read(path).map_err(|error| BackboneError::read(path, &error))?);
+        let bytes = files::read(path, BYTES_MAX).map(Bytes::from).map_err(|error| match error.kind() {
+            ErrorKind::FileTooLarge => BackboneError::model(path, TOO_LARGE),
+            _ => BackboneError::read(path, &error),
+        })?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(&bytes);
         let mut model = reader::parse(bytes).map_err(|reason| BackboneError::model(path, reason))?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        let mut files: BTreeMap<PathBuf, Bytes> = BTreeMap::new();
+        let mut outside: BTreeMap<PathBuf, Bytes> = BTreeMap::new();
         if let Some(graph) = model.graph.as_mut() {
-            reader::resolve(graph, &mut |location| external(folder, location, &mut files))
+            reader::resolve(graph, &mut |location| external(folder, location, &mut outside))
                 .map_err(|reason| BackboneError::model(path, reason))?;
         }
         // By name, so that the fingerprint does not depend on the order of the tensors.
-        for (name, bytes) in &files {
+        for (name, bytes) in &outside {
             hasher.update(name.to_string_lossy().as_bytes());
             hasher.update(bytes);
         }
@@ -52,19 +52,17 @@ impl ModelFile {
     }
 }
 
-fn external(folder: &Path, location: &Path, files: &mut BTreeMap<PathBuf, Bytes>) -> Result<Bytes, String> {
-    if let Some(bytes) = files.get(location) {
+fn external(folder: &Path, location: &Path, held: &mut BTreeMap<PathBuf, Bytes>) -> Result<Bytes, String> {
+    if let Some(bytes) = held.get(location) {
         return Ok(bytes.clone());
     }
     let path = folder.join(location);
-    let held: u64 = files.values().map(|bytes| bytes.len() as u64).sum();
-    let length = fs::metadata(&path).map_or(0, |data| data.len());
-    if held.saturating_add(length) > BYTES_MAX {
-        return Err(format!("with external file {} the model {TOO_LARGE}", path.display()));
-    }
-    let bytes = fs::read(&path)
-        .map(Bytes::from)
-        .map_err(|error| format!("external file {}: {error}; it must lie beside the model", path.display()))?;
-    files.insert(location.to_owned(), bytes.clone());
+    let read: u64 = held.values().map(|bytes| bytes.len() as u64).sum();
+    let bytes =
+        files::read(&path, BYTES_MAX.saturating_sub(read)).map(Bytes::from).map_err(|error| match error.kind() {
+            ErrorKind::FileTooLarge => format!("with external file {} the model {TOO_LARGE}", path.display()),
+            _ => format!("external file {}: {error}; it must lie beside the model", path.display()),
+        })?;
+    held.insert(location.to_owned(), bytes.clone());
     Ok(bytes)
 }

@@ -6,7 +6,9 @@ use std::collections::HashMap;
 use super::cuts::{self, CutPoint};
 use super::facts::{Facts, Seen};
 use super::manifest::{Manifest, Scores};
-use super::onnx::{DataType, DimValue, FLOAT, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
+use super::onnx::{
+    DataType, DimValue, FLOAT, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
+};
 use super::pool::{self, Pooling};
 use super::probe;
 use super::reader::GraphInput;
@@ -56,7 +58,7 @@ pub(super) fn prepare(
     let opset = model.opset_import.iter().find(|set| set.domain().is_empty() || set.domain() == "ai.onnx");
     let opset = opset.map_or(0, OperatorSetIdProto::version);
     let graph = model.graph.as_mut().ok_or_else(|| refuse("holds no graph".to_owned()))?;
-    let params = graph.initializer.iter().map(super::onnx::TensorProto::elements).sum();
+    let params = params(graph);
     let wanted: Vec<String> = graph.output.iter().map(|output| output.name().to_owned()).collect();
     let port = fix_input(graph, input, spec).map_err(refuse)?;
     let labels = manifest.labels.as_ref().map(Vec::len);
@@ -80,6 +82,11 @@ pub(super) fn prepare(
     let candidates = candidates.collect();
     let batches = facts.batches;
     Ok(Prepared { model, input: port, scores, meaning, classes, points, candidates, flops, batches, opset, params })
+}
+
+/// Weights by their dims, which are foreign and may claim more than a number holds.
+fn params(graph: &GraphProto) -> u64 {
+    graph.initializer.iter().map(TensorProto::elements).fold(0, u64::saturating_add)
 }
 
 /// Probes the graph and chooses the class scores. Where it does not take batches it is tried again with fixed batches of
@@ -134,7 +141,7 @@ fn free_batch(model: &mut ModelProto, facts: &Facts) -> bool {
             // In a Reshape, 0 means: as it is given.
             let name = format!("{shape}_free{}", shapes.len());
             let dims: Vec<i64> = std::iter::once(0).chain(rest.iter().copied()).collect();
-            shapes.push(super::onnx::TensorProto::int64s(&name, &dims));
+            shapes.push(TensorProto::int64s(&name, &dims));
             *shape = name;
         }
     }
@@ -234,4 +241,16 @@ fn as_floats(graph: &mut GraphProto, scores: &str, facts: &Facts) -> String {
     }
     graph.node.push(NodeProto::new("Cast", SCORES, &[scores], &[SCORES]).with_int("to", i64::from(FLOAT)));
     SCORES.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forged_dims_overflow_nothing() {
+        let huge = TensorProto { dims: vec![i64::MAX], ..TensorProto::default() };
+        let graph = GraphProto { initializer: vec![huge; 4], ..GraphProto::default() };
+        assert_eq!(params(&graph), u64::MAX);
+    }
 }

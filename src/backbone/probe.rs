@@ -27,7 +27,7 @@ pub(super) fn probe(model: &ModelProto, dims: &[usize]) -> Result<Facts, Session
             at_one: buffer.shape().to_vec(),
             at_two: None,
             integers: integers.map(|values| (values, Vec::new())),
-            finite: buffer.floats().map_or(true, |values| values.iter().all(|value| value.is_finite())),
+            finite: buffer.is_finite(),
         };
         facts.seen.insert(name.clone(), seen);
     }

@@ -325,6 +325,22 @@ impl Buffer {
         self.typed()
     }
 
+    /// Whether all values are numbers; for whole numbers they always are.
+    pub(super) fn is_finite(&self) -> bool {
+        match self.element() {
+            TensorElementType::Float32 => {
+                self.typed().is_ok_and(|all: &[f32]| all.iter().all(|value| value.is_finite()))
+            }
+            TensorElementType::Float16 => {
+                self.typed().is_ok_and(|all: &[half::f16]| all.iter().all(|value| value.is_finite()))
+            }
+            TensorElementType::Float64 => {
+                self.typed().is_ok_and(|all: &[f64]| all.iter().all(|value| value.is_finite()))
+            }
+            _ => true,
+        }
+    }
+
     /// The values of an int64 tensor; `None` for another type.
     pub(super) fn integers(&self) -> Option<Vec<i64>> {
         self.typed::<i64>().ok().map(<[i64]>::to_vec)

@@ -2,7 +2,7 @@
 
 use crate::backbone::{Backbone, LoadOptions, runtime};
 use crate::config::{Config, ConfigError, Problem};
-use crate::kafka::{Clients, TopicState, inspect_topics};
+use crate::kafka::{Clients, TopicError, TopicState, inspect_topics};
 
 use super::ConfigArgs;
 
@@ -22,7 +22,7 @@ pub struct CheckArgs {
 /// # Errors
 /// All problems; the exit code is that of a bad configuration.
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
-    let (config, mut problems) = args.config.survey();
+    let (config, mut problems) = args.config.survey_for_worker();
     for problem in &problems {
         println!("FAIL  {:<9} {} ({}): {}", "settings", problem.key, problem.source, problem.reason);
     }
@@ -76,6 +76,8 @@ fn check_broker(config: &Config, problems: &mut Vec<Problem>) {
     let clients = Clients::new(config.kafka.clone(), config.engine.max_frame_bytes, &config.name);
     let states = match inspect_topics(&clients, &config.topics) {
         Ok(states) => states,
+        // Said among the settings already.
+        Err(TopicError::Refused(_)) => return,
         Err(error) => return failed("broker", "kafka.bootstrap_servers", error.to_string(), problems),
     };
     passed("broker", &config.kafka.bootstrap_servers);

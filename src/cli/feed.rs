@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use crate::source::feeder::{self, FeedOptions, FeedProgress, FeedReport, Pace};
+use crate::source::feeder::{self, FeedOptions, FeedProgress, FeedReport, Pace, Rate};
 use crate::source::{self, Encoding, FrameSource, Picture, SourceError, SourceOptions};
 
 /// Put frames into Kafka: a folder of images, a video, an .npy or an IDX file.
@@ -25,12 +25,12 @@ pub struct FeedArgs {
     /// A folder of JPEG, PNG or WebP files, a video, a Motion JPEG file, an .npy or an IDX file (.gz or not).
     #[arg(long, value_name = "PATH")]
     pub frames: PathBuf,
-    /// How many cameras to play: frames go to cam-1, cam-2, … in turn.
+    /// How many cameras to play: frames go to camera-1, camera-2, … in turn.
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub cameras: u32,
     /// Frames per second, of all cameras together; without it as fast as Kafka takes them.
-    #[arg(long, value_name = "FPS", value_parser = positive)]
-    pub rate: Option<f64>,
+    #[arg(long, value_name = "FPS")]
+    pub rate: Option<Rate>,
     /// What arrays are encoded as; pictures in files stay as they are.
     #[arg(long, value_enum, default_value_t = Encoding::Png)]
     pub format: Encoding,
@@ -49,11 +49,6 @@ pub struct FeedArgs {
     /// A librdkafka setting; may be repeated.
     #[arg(long = "set-kafka", value_name = "KEY=VALUE", value_parser = key_value)]
     pub set_kafka: Vec<(String, String)>,
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    let rate: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    if rate.is_finite() && rate > 0.0 { Ok(rate) } else { Err("must be more than zero".to_owned()) }
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -6,17 +6,16 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::ConfigArgs;
+use super::{ConfigArgs, LaterArgs};
 use crate::backbone::{Backbone, LoadOptions};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::heads::snapshot;
 use crate::heads::store::{Record, read_all};
 use crate::heads::{Policy, Registry};
 use crate::kafka::{Clients, REQUEST_TIMEOUT};
 use crate::plan::Plan;
-use crate::worker::hmac_key;
 
 /// Arguments of `offramp heads`.
 #[derive(Debug, clap::Args)]
@@ -34,27 +33,50 @@ pub struct HeadsArgs {
 pub enum Action {
     /// List all records, of every model.
     Ls {
-        /// As one JSON array.
+        /// As one JSON object.
         #[arg(long)]
         json: bool,
+        /// Settings.
+        #[command(flatten)]
+        config: LaterArgs,
     },
     /// Show the policy in force for the configured model: exits, thresholds, certificate.
     Show {
         /// As one JSON object.
         #[arg(long)]
         json: bool,
+        /// Settings.
+        #[command(flatten)]
+        config: LaterArgs,
     },
     /// Write the configured model's records to a folder, one file each.
     Export {
         /// The folder; made if it does not exist.
         folder: PathBuf,
+        /// Settings.
+        #[command(flatten)]
+        config: LaterArgs,
     },
     /// Forget everything learned for the configured model: its exits go off and learning starts anew.
     Reset {
         /// Do it; without this only what would be retired is printed.
         #[arg(long)]
         yes: bool,
+        /// Settings.
+        #[command(flatten)]
+        config: LaterArgs,
     },
+}
+
+impl Action {
+    fn config(&self) -> &LaterArgs {
+        match self {
+            Self::Ls { config, .. }
+            | Self::Show { config, .. }
+            | Self::Export { config, .. }
+            | Self::Reset { config, .. } => config,
+        }
+    }
 }
 
 /// Runs the subcommand.
@@ -62,14 +84,17 @@ pub enum Action {
 /// # Errors
 /// When settings, model or broker cannot be used.
 pub fn run(args: &HeadsArgs) -> anyhow::Result<()> {
-    let config = args.config.load()?;
+    let config = args.config.and(args.action.config()).load()?;
     let clients = Clients::new(config.kafka.clone(), config.engine.max_frame_bytes, "offramp-heads");
     let limit = Duration::from_secs(config.heads.catch_up_timeout_s);
     let records = read_all(&mut clients.follower("heads-cli"), &config.topics.heads, limit)?;
     match &args.action {
-        Action::Ls { json } => ls(&latest(records), *json),
-        Action::Show { json } => show(&config, records, *json),
-        Action::Export { folder } => {
+        Action::Ls { json, .. } => {
+            ls(&config.topics.heads, &latest(records), *json);
+            Ok(())
+        }
+        Action::Show { json, .. } => show(&config, records, *json),
+        Action::Export { folder, .. } => {
             let plan = plan(&config)?;
             std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
             for (key, record) in latest(records).into_iter().filter(|(key, _)| ours(&plan, key)) {
@@ -81,7 +106,7 @@ pub fn run(args: &HeadsArgs) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Action::Reset { yes } => {
+        Action::Reset { yes, .. } => {
             let plan = plan(&config)?;
             let keys: Vec<String> = latest(records).into_keys().filter(|key| ours(&plan, key)).collect();
             reset(&clients, &config, &keys, *yes)
@@ -112,12 +137,11 @@ fn ours(plan: &Plan, key: &str) -> bool {
     key.starts_with(&format!("{}/{}/", plan.backbone, plan.plan))
 }
 
-fn ls(records: &BTreeMap<String, Record>, json: bool) -> anyhow::Result<()> {
-    let mut rows = Vec::new();
-    for (key, record) in records {
+fn listed(topic: &str, records: &BTreeMap<String, Record>) -> Value {
+    let row = |(key, record): (&String, &Record)| {
         let value = record.value.as_deref().unwrap_or_default();
         let written = record.written_at_ms.and_then(crate::prediction::rfc3339);
-        rows.push(match snapshot::peek(value) {
+        match snapshot::peek(value) {
             Ok(header) => json!({
                 "key": key, "offset": record.offset, "bytes": value.len(), "sequence": header.sequence,
                 "signed": header.signed, "written_at": written, "fault": null,
@@ -126,17 +150,22 @@ fn ls(records: &BTreeMap<String, Record>, json: bool) -> anyhow::Result<()> {
                 "key": key, "offset": record.offset, "bytes": value.len(), "sequence": null,
                 "signed": null, "written_at": written, "fault": fault.to_string(),
             }),
-        });
-    }
+        }
+    };
+    json!({"topic": topic, "heads": records.iter().map(row).collect::<Vec<_>>()})
+}
+
+fn ls(topic: &str, records: &BTreeMap<String, Record>, json: bool) {
+    let listed = listed(topic, records);
     if json {
-        println!("{}", serde_json::to_string(&rows)?);
-        return Ok(());
+        println!("{listed}");
+        return;
     }
     println!(
         "{:<14} {:<14} {:<8} {:>8} {:>9} {:<7} written",
         "backbone", "plan", "record", "sequence", "bytes", "signed"
     );
-    for row in &rows {
+    for row in listed["heads"].as_array().into_iter().flatten() {
         let text = |name: &str| row[name].as_str().map_or_else(|| row[name].to_string(), String::from);
         let key = text("key");
         let mut parts = key.splitn(3, '/').map(|part| part.chars().take(12).collect::<String>());
@@ -153,12 +182,11 @@ fn ls(records: &BTreeMap<String, Record>, json: bool) -> anyhow::Result<()> {
             text("written_at")
         );
     }
-    Ok(())
 }
 
 fn show(config: &Config, records: Vec<Record>, json: bool) -> anyhow::Result<()> {
     let plan = plan(config)?;
-    let mut registry = Registry::new(&plan, hmac_key(&config.heads.hmac_key_file)?);
+    let mut registry = Registry::new(&plan, super::secret(config).map_err(ConfigError::from)?);
     for record in records {
         // What a worker would ignore is ignored here too; `ls` shows that it is there.
         if let Err(rejection) = registry.accept(&record.key, record.value.as_deref()) {
@@ -219,4 +247,27 @@ fn reset(clients: &Clients, config: &Config, keys: &[String], yes: bool) -> anyh
         }
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_one_object_and_holds_what_cannot_be_read_too() {
+        let record = |key: &str, offset| Record {
+            key: key.into(),
+            value: Some(b"noise".to_vec()),
+            offset,
+            written_at_ms: Some(0),
+        };
+        for count in 0..3 {
+            let records = (0..count).map(|offset| record(&format!("b/p/{offset}"), offset)).collect();
+            let listed = listed("offramp.heads", &latest(records));
+            assert!(listed.is_object() && listed["topic"] == "offramp.heads", "{listed}");
+            let heads = listed["heads"].as_array().expect("a list");
+            assert_eq!(heads.len() as i64, count);
+            assert!(heads.iter().all(|row| row["fault"].is_string() && row["sequence"].is_null()), "{listed}");
+        }
+    }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use serde_json::json;
 
+use super::arguments;
 use crate::backbone::{Backbone, CutView, LoadOptions, Timing};
 use crate::plan::{ExitId, ExitPoint, Plan};
 
@@ -32,7 +33,7 @@ pub struct InspectArgs {
     #[arg(long, value_name = "K,K", value_delimiter = ',')]
     pub exits: Option<Vec<u8>>,
     /// Threads within one operator.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = arguments::some)]
     pub threads: usize,
 }
 
@@ -41,7 +42,6 @@ pub struct InspectArgs {
 /// # Errors
 /// When the model cannot be loaded, an exit is unknown, or the drawing cannot be written.
 pub fn run(args: InspectArgs) -> anyhow::Result<()> {
-    ensure!(args.threads > 0, "--threads must be at least 1");
     let options = LoadOptions { intra_threads: args.threads, ..LoadOptions::default() };
     let backbone = Backbone::load(&args.model, &options)?;
     let points = backbone.cut_points();

@@ -1,11 +1,11 @@
 //! `offramp run`: settings, model, topics, worker, HTTP; then until SIGTERM, SIGINT or a failure.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -38,7 +38,7 @@ pub struct RunArgs {
 /// # Errors
 /// A wrong configuration, or the first failure of a part.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let config = args.config.load()?;
+    let config = args.config.load_for_worker()?;
     let format = match config.log.format {
         LogFormat::Text => logging::Format::Text,
         LogFormat::Json => logging::Format::Json,
@@ -93,9 +93,14 @@ struct Running {
     http_stop: oneshot::Sender<()>,
 }
 
-/// Loads the model, opens the endpoints, makes the topics ready, starts the worker. Blocking work stays off the async
-/// threads.
+/// Takes the port, loads the model, opens the endpoints, makes the topics ready, starts the worker. Blocking work stays off
+/// the async threads.
 async fn start(mut config: Config) -> anyhow::Result<Running> {
+    // First: loading and measuring are for nothing where another worker has the port.
+    let listener = match config.http {
+        Some(address) => Some(http::bind(address).await?),
+        None => None,
+    };
     let model = super::locate(&config.model);
     let (lanes, threads) = (config.engine.lanes, config.engine.threads_per_lane);
     let loading = tokio::task::spawn_blocking(move || Engine::load_for(&model, lanes, threads)).await;
@@ -103,10 +108,7 @@ async fn start(mut config: Config) -> anyhow::Result<Running> {
     config.engine.lanes = lanes;
     let telemetry = Arc::new(Telemetry::new(&config.name, engine.backbone.plan())?);
     let (http_stop, stopped) = oneshot::channel::<()>();
-    let http = match config.http {
-        Some(address) => Some(endpoints(address, &telemetry, stopped).await?),
-        None => None,
-    };
+    let http = listener.map(|listener| endpoints(listener, &telemetry, stopped)).transpose()?;
     let clients = Clients::new(config.kafka.clone(), config.engine.max_frame_bytes, &config.name);
     topics_ready(&clients, &config.topics).await?;
     telemetry.broker(true);
@@ -127,6 +129,9 @@ async fn topics_ready(clients: &Clients, topics: &Topics) -> anyhow::Result<()> 
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_MAX);
             }
+            Err(error @ TopicError::Refused(_)) => {
+                return Err(Problem::found("kafka.properties", "librdkafka", error).into());
+            }
             Err(error @ TopicError::Unusable { .. }) => return Err(Problem::found("topics", "broker", error).into()),
         }
     }
@@ -142,12 +147,11 @@ fn unusable_model(error: BackboneError) -> anyhow::Error {
     }
 }
 
-async fn endpoints(
-    address: SocketAddr,
+fn endpoints(
+    listener: TcpListener,
     telemetry: &Arc<Telemetry>,
     stopped: oneshot::Receiver<()>,
 ) -> anyhow::Result<JoinHandle<Result<(), HttpError>>> {
-    let listener = http::bind(address).await?;
     tracing::info!(address = %listener.local_addr()?, "metrics and health");
     let shown = Arc::clone(telemetry);
     // A struct of numbers and strings: it always serialises.

@@ -1,6 +1,6 @@
 //! `offramp topics`: the topics as offramp wants them.
 
-use super::ConfigArgs;
+use super::{ConfigArgs, LaterArgs};
 use crate::kafka::{Clients, ensure_topics, inspect_topics};
 
 /// Arguments of `offramp topics`.
@@ -18,7 +18,11 @@ pub struct TopicsArgs {
 #[derive(Debug, clap::Subcommand)]
 pub enum Action {
     /// Create what is missing, with the right cleanup policies; what exists is checked and left as it is.
-    Create,
+    Create {
+        /// Settings.
+        #[command(flatten)]
+        config: LaterArgs,
+    },
 }
 
 /// Makes the topics ready and lists them.
@@ -26,8 +30,8 @@ pub enum Action {
 /// # Errors
 /// A wrong configuration, no broker, or a topic that cannot be created or used.
 pub fn run(args: &TopicsArgs) -> anyhow::Result<()> {
-    let Action::Create = args.action;
-    let mut config = args.config.load()?;
+    let Action::Create { config } = &args.action;
+    let mut config = args.config.and(config).load()?;
     config.topics.create = true;
     let clients = Clients::new(config.kafka.clone(), config.engine.max_frame_bytes, "offramp-topics");
     let before = inspect_topics(&clients, &config.topics)?;

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::{Config, Problem, RawConfig};
+use super::{Config, ENV_PREFIX, Problem, RawConfig, limits};
 
 const DEFAULTS: &str = include_str!("../../config/worker.toml");
-const ENV_PREFIX: &str = "OFFRAMP__";
 /// The only open table: its keys are librdkafka's.
 const PROPERTIES: &str = "kafka.properties";
 /// Properties that the worker's promises rest on; setting them from outside would break one.
@@ -35,8 +34,7 @@ pub(super) struct Layers {
 
 impl Layers {
     pub(super) fn new() -> Self {
-        let table = DEFAULTS.parse().expect("config/worker.toml is compiled in and a test parses it");
-        Self { table, sources: BTreeMap::new(), problems: Vec::new() }
+        Self { table: defaults(), sources: BTreeMap::new(), problems: Vec::new() }
     }
 
     pub(super) fn problem(&mut self, key: &str, reason: impl Into<String>, source: &str) {
@@ -119,9 +117,7 @@ impl Layers {
     }
 
     fn slot(&mut self, key: &str) -> Option<&mut Value> {
-        let mut parts = key.split('.');
-        let first = self.table.get_mut(parts.next()?)?;
-        parts.try_fold(first, |value, part| value.as_table_mut()?.get_mut(part))
+        slot(&mut self.table, key)
     }
 
     fn is_table(&mut self, key: &str) -> bool {
@@ -145,7 +141,22 @@ impl Layers {
             .map(|(_, candidate)| candidate)
     }
 
+    /// Holds every key that was set against what it may be by itself. One that may not be so falls back to its default:
+    /// the others are still proved, and so no problem hides another.
+    fn prove_alone(&mut self) {
+        let (keys, defaults): (Vec<String>, Table) = (self.sources.keys().cloned().collect(), defaults());
+        for key in keys {
+            let Some(value) = self.slot(&key).cloned() else { continue };
+            let Err(reason) = limits::admit(&defaults, &key, &value) else { continue };
+            self.fault(&key, &value.as_str().map_or_else(|| value.to_string(), String::from), &reason);
+            if let (Some(default), Some(wrong)) = (slot(&mut defaults.clone(), &key), self.slot(&key)) {
+                wrong.clone_from(default);
+            }
+        }
+    }
+
     pub(super) fn prove(mut self) -> (Option<Config>, Vec<Problem>) {
+        self.prove_alone();
         let table = std::mem::take(&mut self.table);
         let raw = match Value::Table(table).try_into::<RawConfig>() {
             Ok(raw) => raw,
@@ -191,28 +202,11 @@ impl Layers {
     }
 
     fn check(&mut self, config: &Config) {
-        let Config { kafka, topics, engine, exits, learning, .. } = config;
-        self.within("engine.lanes", engine.lanes as f64, 1.0, 1024.0);
-        self.within("engine.threads_per_lane", engine.threads_per_lane as f64, 0.0, 1024.0);
-        self.within("engine.max_batch", engine.max_batch as f64, 1.0, 1024.0);
-        self.within("engine.overtaken_max", engine.overtaken_max as f64, 0.0, 1024.0);
-        self.within("engine.max_in_flight", engine.max_in_flight as f64, engine.max_batch as f64, 1e6);
-        self.within("engine.max_frame_bytes", engine.max_frame_bytes as f64, 1024.0, 5e8);
-        self.within("engine.max_frame_pixels", engine.max_frame_pixels as f64, 1.0, 1e9);
-        self.within("exits.epsilon", exits.epsilon, 1e-5, 0.5);
-        self.within("exits.delta", exits.delta, 1e-9, 0.5);
-        self.within("exits.audit_floor", exits.audit_floor, 1e-4, 1.0);
-        self.within("learning.cpu_share", learning.cpu_share, 0.001, 1.0);
-        self.within("learning.cpu_credit_s", learning.cpu_credit_s, 0.0, 1e6);
-        self.within("learning.copies", f64::from(learning.copies), 0.0, 8.0);
-        self.within("learning.samples_per_s", learning.samples_per_s, 1.0, 1e6);
-        self.within("learning.camera_interval_ms", learning.camera_interval_ms as f64, 0.0, 8.64e7);
-        self.within("learning.window_samples", learning.window_samples as f64, 1000.0, 1e6);
-        self.within("kafka.session_timeout_ms", f64::from(kafka.session_timeout_ms), 1000.0, 3.6e6);
-        self.within("kafka.commit_interval_ms", f64::from(kafka.commit_interval_ms), 10.0, 60_000.0);
-        self.within("kafka.delivery_timeout_ms", f64::from(kafka.delivery_timeout_ms), 1000.0, 3.6e6);
-        self.within("kafka.prefetch_kbytes", f64::from(kafka.prefetch_kbytes), 64.0, 2_097_151.0);
-        self.within("kafka.output_queue_kbytes", f64::from(kafka.output_queue_kbytes), 64.0, 2_097_151.0);
+        let Config { kafka, topics, engine, .. } = config;
+        if engine.max_in_flight < engine.max_batch {
+            let reason = format!("must be at least engine.max_batch, {}", engine.max_batch);
+            self.fault("engine.max_in_flight", &engine.max_in_flight.to_string(), &reason);
+        }
         for (key, value) in [("kafka.bootstrap_servers", &kafka.bootstrap_servers), ("kafka.group", &kafka.group)] {
             if value.trim().is_empty() {
                 self.fault(key, value, "must not be empty");
@@ -235,16 +229,22 @@ impl Layers {
         }
     }
 
-    fn within(&mut self, key: &str, value: f64, least: f64, most: f64) {
-        if !(least..=most).contains(&value) {
-            self.fault(key, &value.to_string(), &format!("must be from {least} to {most}"));
-        }
-    }
-
     fn fault(&mut self, key: &str, value: &str, reason: &str) {
         let source = self.sources.get(key).cloned().unwrap_or_else(|| "default".into());
         self.problem(key, format!("{value:?} {reason}"), &source);
     }
+}
+
+#[allow(clippy::expect_used, reason = "a text that is compiled in; a test parses it")]
+fn defaults() -> Table {
+    DEFAULTS.parse().expect("config/worker.toml is compiled in and a test parses it")
+}
+
+/// The value under a dotted key.
+pub(super) fn slot<'t>(table: &'t mut Table, key: &str) -> Option<&'t mut Value> {
+    let mut parts = key.split('.');
+    let first = table.get_mut(parts.next()?)?;
+    parts.try_fold(first, |value, part| value.as_table_mut()?.get_mut(part))
 }
 
 fn is_topic_name(name: &str) -> bool {

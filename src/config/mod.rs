@@ -12,8 +12,13 @@ use std::time::Duration;
 use serde::Deserialize;
 
 mod layers;
+mod limits;
 
 use layers::Layers;
+pub use limits::{in_range, log_filter};
+
+/// What the names of settings in the environment begin with.
+pub const ENV_PREFIX: &str = "OFFRAMP__";
 
 /// Settings that are known to be usable together.
 #[derive(Debug, Clone, PartialEq)]
@@ -238,8 +243,13 @@ impl Problem {
     /// This problem alone as an error: a setting that proved wrong only when it was used.
     #[must_use]
     pub fn found(key: &str, source: &str, reason: impl fmt::Display) -> ConfigError {
-        let problem = Self { key: key.into(), reason: reason.to_string(), source: source.into() };
-        ConfigError { problems: vec![problem] }
+        Self { key: key.into(), reason: reason.to_string(), source: source.into() }.into()
+    }
+}
+
+impl From<Problem> for ConfigError {
+    fn from(problem: Problem) -> Self {
+        Self { problems: vec![problem] }
     }
 }
 

@@ -58,7 +58,8 @@ pub struct Policy {
     pub log: (i64, i64),
     /// What is promised; present exactly when an exit is on.
     pub certificate: Option<Certificate>,
-    /// How sure the first exit was at certification; present exactly when an exit is on.
+    /// How sure the first exit was at certification or after a suspicion that came to nothing. Only beside an exit, and not
+    /// always there: a hundred confidences are needed for one, and without it nobody suspects anything.
     pub reference: Option<Reference>,
 }
 

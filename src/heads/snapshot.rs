@@ -35,6 +35,7 @@ impl HmacKey {
         Self(key)
     }
 
+    #[allow(clippy::expect_used, reason = "HMAC takes keys of any length")]
     fn mac(&self, bytes: &[u8]) -> Hmac<Sha256> {
         // HMAC takes keys of any length: the error of this constructor cannot occur for it.
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");

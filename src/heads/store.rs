@@ -101,8 +101,8 @@ impl Reader {
 
     /// Reads until the end of the partition, handing over each record.
     fn to_end(&self, limit: Duration, mut take: impl FnMut(Record)) -> Result<(), StoreError> {
-        let deadline = Instant::now() + limit;
-        while Instant::now() < deadline {
+        let began = Instant::now();
+        while began.elapsed() < limit {
             match self.poll()? {
                 Event::Record(record) => take(record),
                 Event::End => return Ok(()),

@@ -233,10 +233,10 @@ impl Loop<'_> {
 
     /// Polls without taking frames until all tickets are gone, committing on the way; then leaves the group.
     fn drain(mut self) {
-        let deadline = Instant::now() + self.ingest.drain_timeout;
+        let began = Instant::now();
         let assigned = self.ingest.ledger.assigned();
         self.pause(assigned);
-        while self.ingest.ledger.in_flight() > 0 && Instant::now() < deadline {
+        while self.ingest.ledger.in_flight() > 0 && began.elapsed() < self.ingest.drain_timeout {
             self.heartbeat.beat(Instant::now());
             // Rebalances and statistics still have to be served. A frame that slips through is not taken.
             if let Some(Err(error)) = self.consumer.poll(Duration::from_millis(5)) {
@@ -248,7 +248,7 @@ impl Loop<'_> {
         if left > 0 {
             tracing::warn!(left, "drain timeout: these frames will be read again by their next owner");
         }
-        self.last_commit(deadline);
+        self.last_commit(began);
         self.consumer.unsubscribe();
         self.heartbeat.retire();
     }
@@ -256,8 +256,8 @@ impl Loop<'_> {
 
 impl Loop<'_> {
     /// Commits everything that was finished, and waits for the broker's word; what passes (a rebalance, a coordinator
-    /// that moves) is tried again until the deadline.
-    fn last_commit(&self, deadline: Instant) {
+    /// that moves) is tried again until the drain timeout.
+    fn last_commit(&self, began: Instant) {
         loop {
             // Asked anew each time: partitions that are lost meanwhile are no longer ours to commit.
             let finished = self.ingest.ledger.finished();
@@ -268,7 +268,7 @@ impl Loop<'_> {
                 return;
             };
             self.ingest.telemetry.commit_failed();
-            if Instant::now() >= deadline {
+            if began.elapsed() >= self.ingest.drain_timeout {
                 tracing::warn!(%error, "last commit failed: some frames will be answered twice");
                 return;
             }

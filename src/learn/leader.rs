@@ -213,6 +213,7 @@ struct Seat {
 }
 
 impl Seat {
+    #[allow(clippy::expect_used, reason = "a panic that the supervisor hears: without a thread there is no worker")]
     fn take(leader: Leader, log_end: i64) -> Self {
         tracing::info!("this worker learns for the fleet now");
         leader.telemetry.learner(true);

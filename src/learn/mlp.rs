@@ -121,10 +121,12 @@ impl Tape {
     }
 }
 
+#[allow(clippy::expect_used, reason = "the slice is cut to that length")]
 fn view(values: &[f32], rows: usize, columns: usize) -> ArrayView2<'_, f32> {
     ArrayView2::from_shape((rows, columns), &values[..rows * columns]).expect("the slice has rows * columns values")
 }
 
+#[allow(clippy::expect_used, reason = "the slice is cut to that length")]
 fn view_mut(values: &mut [f32], rows: usize, columns: usize) -> ArrayViewMut2<'_, f32> {
     ArrayViewMut2::from_shape((rows, columns), &mut values[..rows * columns])
         .expect("the slice has rows * columns values")

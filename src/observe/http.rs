@@ -31,7 +31,10 @@ pub type StatusProvider = Arc<dyn Fn() -> Value + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address} for metrics and health: {source}; choose another address")]
+    #[error(
+        "cannot listen on {address} for metrics and health: {source}; every worker of a host needs an http.listen of its own, \
+         or \"\" for none"
+    )]
     Bind {
         /// As configured.
         address: SocketAddr,

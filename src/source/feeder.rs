@@ -3,6 +3,7 @@
 //! The producer's queue is small and a full queue is back-pressure. Runs on the caller's thread, which also serves the
 //! delivery reports; sleeps nowhere but in the client's own poll.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -22,6 +23,30 @@ const CONNECT_MAX: Duration = Duration::from_secs(15);
 /// How long frames that were handed over may take to be acknowledged at the end.
 const FLUSH_MAX: Duration = Duration::from_mins(1);
 
+/// Frames per second that can be kept: from one in some minutes to more than any broker takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate(f64);
+
+impl Rate {
+    /// Least and most.
+    const RANGE: std::ops::RangeInclusive<f64> = 0.001..=1_000_000.0;
+
+    /// How long after the start a frame is due that has so many before it.
+    fn due(self, before: u64) -> Duration {
+        Duration::try_from_secs_f64(before as f64 / self.0).unwrap_or(Duration::MAX)
+    }
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rate: f64 = text.parse().map_err(|error| format!("{error}"))?;
+        let (least, most) = (Self::RANGE.start(), Self::RANGE.end());
+        if Self::RANGE.contains(&rate) { Ok(Self(rate)) } else { Err(format!("must be from {least} to {most}")) }
+    }
+}
+
 /// Where and how to feed.
 #[derive(Debug, Clone)]
 pub struct FeedOptions {
@@ -32,7 +57,7 @@ pub struct FeedOptions {
     /// How many cameras to play; frames go to `camera-1`, `camera-2`, … in turn. At least one.
     pub cameras: u32,
     /// Frames per second of all cameras together; `None`: as fast as Kafka takes them.
-    pub rate: Option<f64>,
+    pub rate: Option<Rate>,
     /// librdkafka settings over the feeder's own.
     pub kafka: Vec<(String, String)>,
 }
@@ -171,14 +196,15 @@ pub fn feed(
                 break;
             }
         };
-        let due = options.rate.filter(|rate| *rate > 0.0).map(|rate| Duration::from_secs_f64(sent as f64 / rate));
+        // A frame beyond the end of the clock is never due; no rate that is kept has one.
+        let Some(due) = options.rate.map_or(Some(started), |rate| started.checked_add(rate.due(sent))) else { break };
         while pace(&feeder.progress(sent, bytes)) == Pace::Wait {
             if stop.load(Ordering::Relaxed) {
                 break 'frames;
             }
             feeder.producer.poll(SLICE / 10);
         }
-        if !feeder.wait_until(due.map(|due| started + due), stop) {
+        if !feeder.wait_until(due, stop) {
             break;
         }
         let camera = format!("camera-{}", sent % cameras + 1);
@@ -279,9 +305,9 @@ impl<'a> Feeder<'a> {
     }
 
     /// Serves delivery reports until the frame is due; false if it should not be sent any more.
-    fn wait_until(&self, due: Option<Instant>, stop: &AtomicBool) -> bool {
+    fn wait_until(&self, due: Instant, stop: &AtomicBool) -> bool {
         while !stop.load(Ordering::Relaxed) {
-            let left = due.map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now()));
+            let left = due.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return true;
             }
@@ -333,4 +359,30 @@ fn config(options: &FeedOptions) -> ClientConfig {
         config.set(key, value);
     }
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::Rate;
+
+    proptest! {
+        #[test]
+        fn a_rate_can_be_kept_whatever_is_typed(bits in any::<u64>(), before in any::<u64>()) {
+            let typed = f64::from_bits(bits).to_string();
+            if let Ok(rate) = typed.parse::<Rate>() {
+                prop_assert!(Rate::RANGE.contains(&rate.0));
+                prop_assert!(rate.due(before) >= rate.due(before / 2));
+            }
+        }
+    }
+
+    #[test]
+    fn rates_that_never_come_or_that_nothing_keeps_are_refused() {
+        for wrong in ["0", "-3", "nan", "inf", "1e-300", "1e300", "fast"] {
+            assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
+        }
+        assert!("0.5".parse::<Rate>().is_ok());
+    }
 }

@@ -45,8 +45,8 @@ pub(super) fn read_indices(path: &Path) -> Result<Vec<u64>, SourceError> {
 
 /// An array of one dimension of non-negative integers.
 fn integers(path: &Path, kind: Kind, bytes: &mut dyn BufRead) -> Result<Vec<u64>, SourceError> {
-    let (shape, width, is_big_endian) = if kind == Kind::Idx {
-        (idx::header(path, bytes)?, 1, false)
+    let (shape, width, is_signed, is_big_endian) = if kind == Kind::Idx {
+        (idx::header(path, bytes)?, 1, false, false)
     } else {
         let header = npy::header(path, bytes)?;
         let width = match header.kind.as_str() {
@@ -59,7 +59,7 @@ fn integers(path: &Path, kind: Kind, bytes: &mut dyn BufRead) -> Result<Vec<u64>
                 return Err(SourceError::content(path, reason, "give integers"));
             }
         };
-        (header.shape, width, header.is_big_endian)
+        (header.shape, width, header.kind.starts_with('i'), header.is_big_endian)
     };
     let &[count] = shape.as_slice() else {
         let reason = format!("it has {} dimensions where one is needed", shape.len());
@@ -73,14 +73,22 @@ fn integers(path: &Path, kind: Kind, bytes: &mut dyn BufRead) -> Result<Vec<u64>
         ));
     }
     let mut values = Vec::new();
-    for _ in 0..count {
+    for number in 0..count {
         let mut cell = [0; 8];
         // Little-endian values fill the cell from the front, big-endian ones from the back.
         let part = if is_big_endian { cell.get_mut(8 - width..) } else { cell.get_mut(..width) };
         bytes
             .read_exact(part.unwrap_or(&mut []))
             .map_err(|error| SourceError::content(path, error.to_string(), "the file is truncated: fetch it again"))?;
-        values.push(if is_big_endian { u64::from_be_bytes(cell) } else { u64::from_le_bytes(cell) });
+        let value = if is_big_endian { u64::from_be_bytes(cell) } else { u64::from_le_bytes(cell) };
+        // The sign is the highest bit of those that were read.
+        let unused = 64 - 8 * width;
+        let signed = (value << unused).cast_signed() >> unused;
+        if is_signed && signed < 0 {
+            let reason = format!("value {number} is {signed}");
+            return Err(SourceError::content(path, reason, "give numbers from 0 on"));
+        }
+        values.push(value);
     }
     Ok(values)
 }

@@ -14,9 +14,14 @@ mod raster;
 mod video;
 
 use std::fmt;
+use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 
 pub use encode::Encoding;
+
+/// What frames are read from.
+const KINDS: &str =
+    "frames are a folder of JPEG, PNG or WebP files, an .npy or IDX file (.gz or not), a Motion JPEG file or a video";
 
 /// A frame as a camera would send it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +97,7 @@ impl Default for SourceOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The system refuses.
-    #[error("cannot read {}: {source}; check the path and its permissions", path.display())]
+    #[error("cannot read {}: {source}; {}", path.display(), remedy(source))]
     Io {
         /// Which file or folder.
         path: PathBuf,
@@ -129,6 +134,16 @@ pub enum SourceError {
     },
 }
 
+/// A decoder's complaint comes as a system error too, and no permission cures that.
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput | std::io::ErrorKind::UnexpectedEof => {
+            "the file is damaged: fetch it again"
+        }
+        _ => "check the path and its permissions",
+    }
+}
+
 impl SourceError {
     fn io(path: &Path, source: std::io::Error) -> Self {
         Self::Io { path: path.to_owned(), source }
@@ -155,11 +170,30 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn FrameSource>
     if metadata.is_dir() {
         return Ok(Box::new(folder::Folder::open(path, labels)?));
     }
-    let opened = raster::sniff(path)?;
+    let mut opened = raster::sniff(path)?;
     match opened.kind {
         raster::Kind::Npy => Ok(Box::new(raster::Raster::new(path, npy::open(path, opened)?, labels, options)?)),
         raster::Kind::Idx => Ok(Box::new(raster::Raster::new(path, idx::open(path, opened)?, labels, options)?)),
         raster::Kind::Jpegs => Ok(Box::new(mjpeg::Mjpeg::open(path, opened.bytes, labels))),
-        raster::Kind::Other => Ok(Box::new(video::Video::open(path, &options.ffmpeg, labels)?)),
+        raster::Kind::Other => {
+            let start = opened.bytes.fill_buf().map_err(|source| SourceError::io(path, source))?;
+            if let Some(reason) = no_video(path, start) {
+                return Err(SourceError::content(path, reason, KINDS));
+            }
+            Ok(Box::new(video::Video::open(path, &options.ffmpeg, labels)?))
+        }
     }
+}
+
+/// Why a file is no video, where that is plain: no ffmpeg would help.
+fn no_video(path: &Path, start: &[u8]) -> Option<&'static str> {
+    // Formats of ffmpeg's own that are text, or begin with it.
+    const TEXTS: [&[u8]; 3] = [b"YUV4MPEG2", b"#EXTM3U", b"ffconcat"];
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx")) {
+        return Some("it is a model");
+    }
+    let cut = |error: std::str::Utf8Error| start.get(..error.valid_up_to()).filter(|_| error.error_len().is_none());
+    let text = std::str::from_utf8(start).map_or_else(cut, |text| Some(text.as_bytes()))?;
+    let plain = text.iter().all(|byte| !byte.is_ascii_control() || byte.is_ascii_whitespace());
+    (plain && !TEXTS.iter().any(|known| start.starts_with(known))).then_some("it is text")
 }

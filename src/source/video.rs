@@ -12,7 +12,7 @@ use super::{FrameSource, Label, Picture, SourceError};
 
 /// Bytes of ffmpeg's own words that are kept for an error message.
 const WORDS_MAX: u64 = 4 << 10;
-const FIX_MISSING: &str = "install ffmpeg and put it on the PATH (Debian: apt-get install ffmpeg)";
+const FIX_MISSING: &str = "if it is a video, install ffmpeg and put it on the PATH (Debian: apt-get install ffmpeg)";
 const FIX_FAILED: &str = "check that ffmpeg can play the file";
 
 /// A source over a video. Dropping it ends the child.

@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "a module of several test binaries, public to none")]
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::expect_used, reason = "a failing helper is a failing test")]
 
 use std::sync::Arc;
 

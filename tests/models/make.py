@@ -197,8 +197,10 @@ def main():
     n.save("int8", scores(n.head(x, 8)))
 
     # What cannot be used, each with its own reason.
-    n = Net(); x = n.op("Div", n.relu(n.conv("image", 3, 8)), n.weight(0.0))
-    n.save("nan", scores(n.head(n.op("Sub", x, x), 8)))
+    for name, kind in ("nan", T.FLOAT), ("nan_half", T.FLOAT16):
+        n = Net(kind=kind); x = n.op("Div", n.relu(n.conv("image", 3, 8)), n.weight(0.0))
+        x = n.head(n.op("Sub", x, x), 8)
+        n.save(name, scores(x) if kind == T.FLOAT else x)
     n = Net(); n.inputs.append(h.make_tensor_value_info("mask", T.FLOAT, ["N", 16, 16, 3]))
     n.save("two_inputs", scores(n.head(n.relu(n.conv("image", 3, 8)), 8)))
     n = Net(); n.inputs = [h.make_tensor_value_info("image", T.FLOAT, ["N", 40])]

@@ -17,13 +17,14 @@ use rdkafka::producer::DefaultProducerContext;
 
 use self::observer::Observer;
 use self::report::{Board, Flops, Report, Summary};
+use super::arguments;
 use crate::backbone::LoadOptions;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::kafka::{Clients, ensure_topics};
 use crate::observe;
 use crate::observe::telemetry::Telemetry;
-use crate::source::feeder::{self, FeedError, FeedOptions, FeedReport, Pace};
+use crate::source::feeder::{self, FeedError, FeedOptions, FeedReport, Pace, Rate};
 use crate::source::{self, Picture, SourceOptions};
 use crate::worker::Worker;
 
@@ -40,7 +41,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "HOST:PORT")]
     bootstrap: Option<String>,
     /// How many frames to play.
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = arguments::many)]
     frames: usize,
     /// Pictures to play, in this order: a folder, a video, a .npy or IDX file.
     #[arg(long, value_name = "PATH", default_value = "models/fashion-resnet18/data/t10k-images-idx3-ubyte.gz")]
@@ -49,13 +50,13 @@ pub struct DemoArgs {
     #[arg(long, value_name = "PATH", default_value = "models/fashion-resnet18")]
     model: PathBuf,
     /// Cameras that the pictures are dealt to in turn.
-    #[arg(long, value_name = "N", default_value_t = 6)]
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = arguments::some)]
     cameras: usize,
     /// Frames per second of all cameras together.
-    #[arg(long, value_name = "FPS", default_value_t = 150.0)]
-    rate: f64,
+    #[arg(long, value_name = "FPS", default_value = "150")]
+    rate: Rate,
     /// Workers in the consumer group.
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = arguments::some)]
     workers: usize,
     /// Seed of audits and learning.
     #[arg(long, default_value_t = 1)]
@@ -70,7 +71,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     /// Log level of the workers while they run.
-    #[arg(long, default_value = "error")]
+    #[arg(long, default_value = "error", value_parser = arguments::log_filter)]
     log: String,
 }
 
@@ -80,9 +81,6 @@ pub struct DemoArgs {
 /// When the model, the pictures or a part of the pipeline fails.
 pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     observe::logging::init(observe::logging::Format::Text, &args.log)?;
-    if args.cameras == 0 || args.workers == 0 || args.rate <= 0.0 || args.frames == 0 {
-        bail!("--cameras, --workers, --rate and --frames must be above zero");
-    }
     let interrupted = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&interrupted))?;
 

@@ -25,6 +25,7 @@ use self::played::Outcome;
 use self::report::Scene;
 use self::stream::{Rules, Stream};
 use self::summary::Summary;
+use super::arguments;
 use crate::backbone::LoadOptions;
 use crate::engine::Engine;
 use crate::learn::LearnConfig;
@@ -50,34 +51,34 @@ pub struct ReplayArgs {
     #[arg(long, value_enum, value_name = "KIND")]
     pub drift: Option<Drift>,
     /// Share of the stream after which frames drift.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = arguments::share)]
     pub drift_from: f64,
     /// Share of the stream after which the figures are taken.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = arguments::place)]
     pub measure_from: f64,
     /// Promise: the share of answers that differ from the full model's.
-    #[arg(long, default_value_t = 0.01)]
+    #[arg(long, default_value_t = 0.01, value_parser = arguments::epsilon)]
     pub epsilon: f64,
     /// One minus the confidence in it.
-    #[arg(long, default_value_t = 0.05)]
+    #[arg(long, default_value_t = 0.05, value_parser = arguments::delta)]
     pub delta: f64,
     /// Least share of frames audited.
-    #[arg(long, default_value_t = 0.01)]
+    #[arg(long, default_value_t = 0.01, value_parser = arguments::audit_floor)]
     pub audit_floor: f64,
     /// Seed of order, audits and learning.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Frames in a batch.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = arguments::some)]
     pub batch: usize,
     /// ONNX Runtime threads.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = arguments::some)]
     pub threads: usize,
     /// Do not train on mirrored and shifted copies of audited frames.
     #[arg(long)]
     pub no_copies: bool,
     /// Play only the first N frames.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = arguments::many)]
     pub limit: Option<usize>,
     /// Print the result as one JSON object.
     #[arg(long)]
@@ -86,7 +87,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
     /// Log level.
-    #[arg(long, default_value = "warn")]
+    #[arg(long, default_value = "warn", value_parser = arguments::log_filter)]
     pub log: String,
 }
 
@@ -96,12 +97,6 @@ pub struct ReplayArgs {
 /// When the model or the frames cannot be used.
 pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     logging::init(logging::Format::Text, &args.log)?;
-    if args.batch == 0 || args.threads == 0 || !(0.0..1.0).contains(&args.measure_from) {
-        bail!("--batch and --threads must be above zero, --measure-from in [0, 1)");
-    }
-    if !(0.0..=1.0).contains(&args.drift_from) {
-        bail!("--drift-from must be in [0, 1]");
-    }
     if let Some(path) = &args.report {
         // Now rather than after the whole stream.
         let file = std::fs::File::options().append(true).create(true).open(path);
