@@ -275,7 +275,7 @@ fn full_model(probabilities: &[f32]) -> Fate {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::*;
@@ -285,16 +285,18 @@ mod tests {
     use crate::heads::set::SetExit;
     use crate::heads::{Head, Policy, PolicyState, Threshold};
 
-    const WIDTH: usize = 6;
-    const CLASSES: usize = 3;
+    pub(crate) const WIDTH: usize = 6;
+    pub(crate) const CLASSES: usize = 3;
 
     /// A backbone whose segments pass each row on and show it as features: what a row gives depends on the row alone.
-    struct Echo {
-        exits: Vec<ExitId>,
+    #[derive(Debug, Default)]
+    pub(crate) struct Echo {
+        pub(crate) exits: Vec<ExitId>,
         /// Rows that wait, by segment.
         queues: Vec<Vec<f32>>,
         /// Rows of the last run.
         made: Vec<f32>,
+        scores: Vec<f32>,
     }
 
     impl Segments for Echo {
@@ -310,6 +312,8 @@ mod tests {
 
         fn run(&mut self, segment: usize, rows: usize) -> Result<StepOutput<'_>, EngineError> {
             self.made = std::mem::take(&mut self.queues[segment]);
+            // A lane asks for room for a whole batch before it knows how many rows can be decoded.
+            self.made.truncate(if segment == 0 { rows * WIDTH } else { usize::MAX });
             assert_eq!(self.made.len(), rows * WIDTH, "all that wait are run");
             if let Some(next) = self.queues.get_mut(segment + 1) {
                 next.extend(&self.made);
@@ -326,27 +330,45 @@ mod tests {
         }
     }
 
-    fn heads(thresholds: &[f32]) -> HeadSet {
+    impl Auditor for Echo {
+        fn load(&mut self, rows: usize) -> &mut [f32] {
+            Segments::load(self, rows)
+        }
+
+        fn run(&mut self, rows: usize) -> Result<AuditOutput<'_>, EngineError> {
+            self.made.clear();
+            self.made.extend(&self.queues[0][..rows * WIDTH]);
+            let scores = |row: &[f32]| [row[0], row[1], row[2]];
+            self.scores = self.made.chunks_exact(WIDTH).flat_map(scores).collect();
+            Ok(AuditOutput { probabilities: &self.scores, features: vec![&self.made; self.exits.len()] })
+        }
+    }
+
+    pub(crate) fn heads(thresholds: &[f32]) -> HeadSet {
+        heads_with(thresholds, &some_policy())
+    }
+
+    pub(crate) fn heads_with(thresholds: &[f32], policy: &Policy) -> HeadSet {
         let exits = thresholds.iter().zip(1_u8..).map(|(threshold, exit)| SetExit {
             head: Arc::new(Head::new(some_head(exit, 1, WIDTH, vec![0, 1, 2], false), WIDTH, CLASSES).expect("valid")),
             threshold: Threshold::new(*threshold).expect("in range"),
         });
-        HeadSet::new(1, exits.collect(), &some_policy())
+        HeadSet::new(1, exits.collect(), policy)
     }
 
-    fn some_policy() -> Policy {
+    pub(crate) fn some_policy() -> Policy {
         let state = PolicyState::Certified;
         Policy { state, exits: Vec::new(), audit_rate: 0.1, copies: 0, log: (0, 0), certificate: None, reference: None }
     }
 
     /// Serves `rows` in batches of `batch`, each row known by its number; its fate by number.
     fn play(heads: &HeadSet, rows: &[[f32; WIDTH]], batch: usize, enough: usize) -> Vec<Option<Fate>> {
-        let mut echo = Echo { exits: heads.exits().to_vec(), queues: Vec::new(), made: Vec::new() };
+        let mut echo = Echo { exits: heads.exits().to_vec(), ..Echo::default() };
         let mut mind = Mind { scratch: Scratch::default(), suspicion: Suspicion::new(50) };
         let (mut fates, mut cascade) = (vec![None; rows.len()], Cascade::new(3));
         let mut settle = |row: usize, fate| assert!(fates[row].replace(fate).is_none(), "row {row} left twice");
         for (first, some) in rows.chunks(batch).enumerate() {
-            echo.load(some.len()).copy_from_slice(some.as_flattened());
+            Segments::load(&mut echo, some.len()).copy_from_slice(some.as_flattened());
             let mut pass = Pass { segments: &mut echo, heads, mind: &mut mind };
             let numbers = first * batch..first * batch + some.len();
             cascade.serve(&mut pass, numbers, enough, &mut settle).expect("the echo never fails");

@@ -182,6 +182,8 @@ impl<'a> Stream<'a> {
         let started = Instant::now();
         if !served.is_empty() {
             gather(pixels, &served, self.plan.input.len(), self.segments.load(served.len()));
+        }
+        if !served.is_empty() || !self.cascade.is_empty() {
             self.pass(served.iter().map(|row| place + row).collect(), self.rules.batch)?;
         }
         let mut seconds = started.elapsed();
