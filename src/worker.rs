@@ -250,7 +250,8 @@ impl Wiring<'_> {
     }
 
     fn store(&self, key: Option<HmacKey>) -> Result<HeadStore, WorkerError> {
-        let registry = Registry::new(self.engine.backbone.plan(), key);
+        let exits = &self.config.exits;
+        let registry = Registry::new(self.engine.backbone.plan(), key).promising(exits.epsilon, exits.delta);
         let telemetry = Arc::clone(&self.telemetry);
         Ok(HeadStore::open(&mut self.clients.follower("heads"), &self.config.topics.heads, registry, telemetry)?)
     }

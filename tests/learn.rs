@@ -180,6 +180,34 @@ fn a_new_leader_goes_on_from_what_is_in_force() {
     assert!(fleet.set.exits().is_empty());
 }
 
+/// One test for a bug: after `exits.epsilon` was tightened, a learner took the looser policy over as certified, and no
+/// stricter one was ever cheaper.
+#[test]
+fn a_learner_that_promises_more_certifies_anew() {
+    let mut world = World::new(7);
+    world.hard = 0.05;
+    let mut fleet = Fleet::new(&world, quick());
+    for _ in 0..3000 {
+        let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
+    }
+    let before = Arc::clone(&fleet.set);
+    assert!(!before.exits().is_empty(), "{:?}", fleet.learner.status());
+    let stricter = LearnConfig { epsilon: 0.005, ..quick() };
+    fleet.learner = Learner::new(&fleet.plan, costs(2), stricter.clone());
+    fleet.learner.resume(before.clone(), fleet.registry.high_water(), i64::MAX);
+    let status = fleet.learner.status();
+    assert_eq!((status.state, status.exits, status.policy), (PolicyState::Learning, 0, before.version()));
+    let mut first = None;
+    for _ in 0..6000 {
+        let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
+        if fleet.set.version() > before.version() {
+            first.get_or_insert_with(|| (fleet.set.exits().len(), fleet.set.audit_rate()));
+        }
+    }
+    assert_eq!(first, Some((0, 1.0)), "exits off and everything audited");
+    assert!(fleet.set.certificate().is_some_and(|held| held.epsilon <= stricter.epsilon), "{:?}", fleet.learner.status());
+}
+
 /// Goal: a new leader that reads the whole log back neither alarms at, nor learns from, the time before a change.
 #[test]
 fn a_new_leader_ignores_the_time_before_the_last_alarm() {

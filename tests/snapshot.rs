@@ -201,3 +201,24 @@ fn a_head_for_a_thousand_classes_stays_below_a_megabyte() {
     let shape_bytes = 1024 * 128 * 2 + 128 * 1001 * 2 + 1024 * 8 + 1001 * 8 + 128 * 4 + 200;
     assert!(shape_bytes < 1_000_000);
 }
+
+/// One test for a bug: after `exits.epsilon` was tightened, workers went on serving exits by the looser certificate.
+#[test]
+fn a_certificate_for_less_than_the_worker_promises_lets_nobody_out() {
+    let (plan, publications) = publications();
+    let last = publications.last().expect("some");
+    let promised = *last.set().certificate().expect("certified");
+    let adopt = |epsilon: f64, delta: f64| {
+        let mut registry = Registry::new(plan, None).promising(epsilon, delta);
+        let told: Vec<Accepted> = records(None)
+            .iter()
+            .map(|(key, value)| registry.accept(key.as_bytes(), Some(value)).expect("our own"))
+            .collect();
+        let loose = told.iter().any(|accepted| matches!(accepted, Accepted::TooLoose(_)));
+        (loose, registry.adopted().exits().len(), registry.adopted().version(), registry.high_water())
+    };
+    let newest = last.sequence();
+    assert_eq!(adopt(promised.epsilon, promised.delta), (false, last.set().exits().len(), newest, newest));
+    assert_eq!(adopt(promised.epsilon / 10.0, promised.delta), (true, 0, newest, newest));
+    assert_eq!(adopt(promised.epsilon, promised.delta / 10.0), (true, 0, newest, newest));
+}

@@ -25,6 +25,14 @@ pub struct Certificate {
     pub bound: f64,
 }
 
+impl Certificate {
+    /// Whether it promises less than at most `epsilon` with confidence 1 - `delta`.
+    #[must_use]
+    pub fn is_looser_than(&self, epsilon: f64, delta: f64) -> bool {
+        self.epsilon > epsilon || self.delta > delta
+    }
+}
+
 /// One exit of a policy.
 #[derive(Debug, Clone)]
 pub(crate) struct SetExit {
@@ -91,6 +99,12 @@ impl HeadSet {
         let audit_rate = if (0.0..=1.0).contains(&policy.audit_rate) { policy.audit_rate } else { 1.0 };
         let (copies, certificate, reference) = (policy.copies, policy.certificate, policy.reference.clone());
         Self { version, ids, exits, audit_rate, copies, log: policy.log, certificate, reference }
+    }
+
+    /// The same policy with its exits off, and no promise that nobody needs. Number, audits and places in the log stay.
+    #[must_use]
+    pub fn without_exits(&self) -> Self {
+        Self { ids: Vec::new(), exits: Vec::new(), certificate: None, reference: None, ..self.clone() }
     }
 
     /// Sequence number of the policy; 0: nothing learned yet.

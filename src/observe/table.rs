@@ -92,7 +92,7 @@ specs! {
     POLICY_VERSION = Gauge "policy_version", "", [], "Version of the policy in force; 0: nothing learned.";
     HEADS_VERSION = Gauge "heads_version", "", ["exit"], "Version of the head in force, by exit.";
     EXIT_THRESHOLD = Gauge "exit_threshold", "", ["exit"], "Confidence needed to leave, by exit; NaN: the exit is off.";
-    SNAPSHOTS = Counter "snapshots_total", "snapshots", ["outcome", "reason"], "Records read from the heads topic: adopted, stored (waits for the rest of its policy), foreign (another model's), or rejected with the reason.";
+    SNAPSHOTS = Counter "snapshots_total", "snapshots", ["outcome", "reason"], "Records read from the heads topic: adopted, stored (waits for the rest of its policy), foreign (another model's), or rejected with the reason (promise: certified for less than this worker promises, its exits stay off).";
     LEARNER = Gauge "learner", "", [], "1 if this worker learns for the fleet.";
     LEARN_WINDOW = Gauge "learn_window_samples", "samples", [], "Samples in the learner's window.";
     LEARN_CPU = Gauge "learn_cpu_seconds", "seconds", [], "CPU time spent on learning since the start.";

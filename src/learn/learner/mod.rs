@@ -158,9 +158,13 @@ impl Learner {
 
     /// Goes on from the policy in force: call it before the first sample. `high_water` is the highest sequence number
     /// seen in any record ([`crate::heads::Registry::high_water`]), `log_end` the offset after the newest sample: a log that
-    /// ends before the policy was made is another log, and nothing in it is too old.
+    /// ends before the policy was made is another log, and nothing in it is too old. A certificate that promises less than
+    /// this learner must is none: it learns and certifies anew, on from that number.
     pub fn resume(&mut self, set: Arc<HeadSet>, high_water: u64, log_end: i64) {
         self.sequence = self.sequence.max(set.version()).max(high_water);
+        let (epsilon, delta) = (self.config.epsilon, self.config.delta);
+        let too_loose = set.certificate().is_some_and(|held| held.is_looser_than(epsilon, delta));
+        let set = if too_loose { Arc::new(set.without_exits()) } else { set };
         let (from, position) = set.log();
         if log_end > from.max(position) {
             (self.log_from, self.policy_position) = (from, position);
