@@ -99,9 +99,9 @@ pub struct Mind {
 /// What rows pass through.
 #[derive(Debug)]
 pub struct Pass<'a, S> {
-    /// The backbone, cut at the exits of `heads`.
+    /// The backbone, cut at the exits of `heads`; cut anyhow, where `heads` has none.
     pub segments: &'a mut S,
-    /// Who lets rows out.
+    /// Who lets rows out. Without exits nobody leaves, so that exits can be switched off before the backbone is cut anew.
     pub heads: &'a HeadSet,
     /// Working memory.
     pub mind: &'a mut Mind,
@@ -147,7 +147,7 @@ impl<T> Cascade<T> {
     /// When the runtime fails; rows not yet answered then stay unanswered.
     ///
     /// # Panics
-    /// When the cascade is cut at other exits than those of the heads, or rows wait from an earlier cut: the worker swaps both
+    /// When the heads have exits and the cascade is cut at others, or rows wait from an earlier cut: the worker swaps both
     /// together, when no row waits.
     pub fn serve<S: Segments>(
         &mut self,
@@ -156,12 +156,14 @@ impl<T> Cascade<T> {
         enough: usize,
         mut answer: impl FnMut(T, Fate),
     ) -> Result<(), EngineError> {
-        assert_eq!(pass.segments.exits(), pass.heads.exits(), "segments are cut where the policy has its exits");
-        let queues = pass.heads.exits().len() + 1;
+        let (cut, exits) = (pass.segments.exits(), pass.heads.exits());
+        assert!(exits.is_empty() || cut == exits, "segments are cut where the policy has its exits");
+        let queues = cut.len() + 1;
         assert!(self.waiting.len() == queues || self.is_empty(), "a cut is changed when no row waits");
         self.waiting.resize_with(queues, Vec::new);
         self.waiting[0].extend(rows);
-        let enough = if self.overtaken < self.overtaken_max { enough } else { 1 };
+        // Where nobody leaves a batch stays whole: there is no company to wait for.
+        let enough = if self.overtaken < self.overtaken_max && !exits.is_empty() { enough } else { 1 };
         for segment in 0..self.waiting.len() {
             let least = if segment == 0 { 1 } else { enough.max(1) };
             if self.waiting[segment].len() >= least {
@@ -186,6 +188,12 @@ impl<T> Cascade<T> {
                 for (position, row) in rows.drain(..).enumerate() {
                     answer(row, full_model(row_of(all, position, count)));
                 }
+            }
+            (StepOutput::Features(_), Some(next)) if heads.exits().is_empty() => {
+                next.append(&mut rows);
+                self.keep.clear();
+                self.keep.extend(0..count);
+                segments.compact(segment, &self.keep);
             }
             (StepOutput::Features(all), Some(next)) => {
                 let Mind { scratch, suspicion } = &mut **mind;
@@ -419,5 +427,21 @@ pub(crate) mod tests {
         let fates = play(&heads(&[]), &rows, 2, 1);
         assert!(matches!(fates[0], Some(Fate::Answered(Answer { class: 2, exit: None, .. }))));
         assert_eq!(fates[1], Some(Fate::NotFinite));
+    }
+
+    /// Goal: exits that are switched off let nobody out, however the backbone is cut and whoever waits within it.
+    #[test]
+    fn exits_that_are_off_let_no_row_out() {
+        let (open, off) = (heads(&[1.0, 0.01]), HeadSet::empty());
+        let mut echo = Echo { exits: open.exits().to_vec(), ..Echo::default() };
+        let mut mind = Mind { scratch: Scratch::default(), suspicion: Suspicion::new(50) };
+        let (mut fates, mut cascade) = (Vec::new(), Cascade::new(8));
+        for (heads, rows, enough) in [(&open, 2, 4), (&off, 1, 1)] {
+            Segments::load(&mut echo, rows).fill(0.5);
+            let mut pass = Pass { segments: &mut echo, heads, mind: &mut mind };
+            cascade.serve(&mut pass, 0..rows, enough, |_, fate| fates.push(fate)).expect("the echo never fails");
+        }
+        assert!(cascade.is_empty() && fates.len() == 3);
+        assert!(fates.iter().all(|fate| matches!(fate, Fate::Answered(Answer { exit: None, .. }))), "{fates:?}");
     }
 }

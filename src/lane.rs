@@ -24,7 +24,7 @@ use crate::publish::{PublishError, Publisher, SampleSink};
 
 use desk::{About, Desk, Open};
 pub(crate) use desk::flops;
-pub use handover::{Handover, Serving};
+pub use handover::{Handover, Serving, hand_over};
 
 /// How long an idle lane sleeps before it shows that it lives.
 const HEARTBEAT: Duration = Duration::from_millis(200);
@@ -109,6 +109,10 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
 
     fn adopt(&mut self, work: &mut Work) -> Result<(), LaneError> {
         if let Some(next) = self.handover.take() {
+            // Exits that are off let nobody out any more, those that wait behind one of them included.
+            if next.heads.exits().is_empty() {
+                self.heads = Arc::clone(&next.heads);
+            }
             self.flush(work)?;
             if let Some(segments) = next.segments {
                 self.segments = segments;

@@ -18,7 +18,7 @@ use crate::heads::store::{HeadStore, Learned, StoreError};
 use crate::heads::{HeadSet, HmacKey, Registry};
 use crate::ingest::{Ingest, IngestError, Ledger, Taken};
 use crate::kafka::Clients;
-use crate::lane::{Handover, Lane, LaneError, LaneOptions, Serving};
+use crate::lane::{Handover, Lane, LaneError, LaneOptions, hand_over};
 use crate::learn::LearnConfig;
 use crate::learn::leader::Leader;
 use crate::observe::telemetry::Telemetry;
@@ -301,14 +301,21 @@ impl Wiring<'_> {
         self.spawn("heads".into(), move || {
             let mut cut = store.learned().heads().exits().to_vec();
             Ok(store.follow(&stop, |heads| {
-                if let Err(error) = hand_over(&backbone, heads, &cut, &lanes) {
-                    tracing::error!(%error, policy = heads.version(), "policy not adopted: the backbone cannot be cut so");
-                    return false;
+                let handed = hand_over(&lanes, heads, &cut, |exits| backbone.chain(exits));
+                // Exits that are off are off, whatever became of the cut.
+                let in_force = handed.is_ok() || heads.exits().is_empty();
+                match handed {
+                    Ok(()) => cut = heads.exits().to_vec(),
+                    Err(error) => {
+                        tracing::error!(%error, policy = heads.version(), in_force, "the backbone cannot be cut so");
+                    }
                 }
-                cut = heads.exits().to_vec();
-                tracing::info!(policy = heads.version(), exits = ?cut, audit_rate = heads.audit_rate(), "adopted");
-                telemetry.policy(heads);
-                true
+                if in_force {
+                    let exits = heads.exits();
+                    tracing::info!(policy = heads.version(), ?exits, audit_rate = heads.audit_rate(), "adopted");
+                    telemetry.policy(heads);
+                }
+                in_force
             })?)
         })
     }
@@ -375,23 +382,6 @@ impl Wiring<'_> {
         self.running += 1;
         Ok(())
     }
-}
-
-fn hand_over(
-    backbone: &Backbone,
-    heads: &Arc<HeadSet>,
-    cut: &[crate::plan::ExitId],
-    lanes: &[Arc<Handover<Chain>>],
-) -> Result<(), BackboneError> {
-    // All cuts are made before the first is handed over: either every lane changes or none.
-    let segments = lanes
-        .iter()
-        .map(|_| if heads.exits() == cut { Ok(None) } else { backbone.chain(heads.exits()).map(Some) })
-        .collect::<Result<Vec<_>, _>>()?;
-    for (lane, segments) in lanes.iter().zip(segments) {
-        lane.put(Serving { heads: Arc::clone(heads), segments });
-    }
-    Ok(())
 }
 
 /// The learner's settings out of the worker's.

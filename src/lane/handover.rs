@@ -3,13 +3,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::heads::HeadSet;
+use crate::plan::ExitId;
 
 /// What a lane serves with: a policy and a backbone cut at its exits.
 #[derive(Debug)]
 pub struct Serving<S> {
     /// Heads and thresholds.
     pub heads: Arc<HeadSet>,
-    /// Cut at `heads.exits()`. None: the lane's present cut already is.
+    /// Cut at `heads.exits()`. None: the lane's present cut already is, or `heads` has no exits, and goes with any cut.
     pub segments: Option<S>,
 }
 
@@ -35,4 +36,30 @@ impl<S> Handover<S> {
     pub(super) fn take(&self) -> Option<Serving<S>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
+}
+
+/// Leaves a policy with every lane, and for each a backbone that `make` cut at its exits, unless the lanes' present `cut`
+/// is that. A policy without exits is left at once, before anything is cut: loading sessions takes seconds in which exits
+/// that lost their promise would go on answering.
+///
+/// # Errors
+/// When the backbone cannot be cut. Lanes then keep what they have; exits that are to be off are off.
+pub fn hand_over<S, E>(
+    lanes: &[Arc<Handover<S>>],
+    heads: &Arc<HeadSet>,
+    cut: &[ExitId],
+    make: impl Fn(&[ExitId]) -> Result<S, E>,
+) -> Result<(), E> {
+    let put = |lane: &Handover<S>, segments| lane.put(Serving { heads: Arc::clone(heads), segments });
+    let fits = heads.exits() == cut;
+    if fits || heads.exits().is_empty() {
+        lanes.iter().for_each(|lane| put(lane, None));
+    }
+    if fits {
+        return Ok(());
+    }
+    // All cuts are made before the first is handed over: either every lane changes or none.
+    let segments = lanes.iter().map(|_| make(heads.exits())).collect::<Result<Vec<_>, _>>()?;
+    lanes.iter().zip(segments).for_each(|(lane, segments)| put(lane, Some(segments)));
+    Ok(())
 }

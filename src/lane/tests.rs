@@ -129,3 +129,24 @@ fn rows_behind_an_exit_go_on_though_every_frame_is_audited() {
     assert!(bench.work.cascade.is_empty(), "overtaken often enough");
     assert_eq!(bench.answered(), (0, OVERTAKEN_MAX as u64 + 2));
 }
+
+/// One test for a bug: on an alarm exits went on answering until every lane's backbone was cut anew.
+#[test]
+fn exits_are_off_before_the_backbone_is_cut_anew() {
+    let mut bench = Bench::new(heads(EVERYBODY, 0.0));
+    bench.batch();
+    assert_eq!(bench.answered(), (1, 0), "the exit answers");
+    let policy = Policy { audit_rate: 0.0, ..some_policy() };
+    let (off, lanes) = (Arc::new(heads_with(&[], &policy)), [Arc::clone(&bench.lane.handover)]);
+    let bench = std::cell::RefCell::new(bench);
+    let cut = bench.borrow().lane.heads.exits().to_vec();
+    let refused = hand_over(&lanes, &off, &cut, |_| {
+        let Bench { lane, work, .. } = &mut *bench.borrow_mut();
+        lane.adopt(work).expect("the echo never fails");
+        Err("the backbone is being cut, and that takes a while")
+    });
+    assert!(refused.is_err());
+    let mut bench = bench.into_inner();
+    bench.batch();
+    assert_eq!(bench.answered(), (1, 1), "nobody leaves early");
+}
