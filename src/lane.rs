@@ -14,7 +14,7 @@ use crossbeam_channel::Receiver;
 use crate::batch::{self, Next};
 use crate::cascade::{self, Auditor, Cascade, EngineError, Fate, Mind, Pass, Segments};
 use crate::decode::{self, Decoder};
-use crate::heads::{HeadSet, SUSPICION_WINDOW, SUSPICIOUS_RATE, Scratch, Suspicion};
+use crate::heads::{HeadSet, SUSPICION_WINDOW, Scratch, Suspicion};
 use crate::ingest::Taken;
 use crate::observe::health::Heartbeat;
 use crate::observe::metrics::Stage;
@@ -122,14 +122,9 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
         Ok(())
     }
 
-    /// The policy's audit rate, raised at once while the first exit looks different from when it was certified.
+    /// The policy's audit rate, or what suspicion makes of it; nothing is audited for nobody.
     fn audit_rate(&self, mind: &Mind) -> f64 {
-        let rate = self.heads.audit_rate();
-        match (&self.samples, mind.suspicion.is_suspicious() && !self.heads.exits().is_empty()) {
-            (None, _) => 0.0,
-            (Some(_), true) => rate.max(SUSPICIOUS_RATE),
-            (Some(_), false) => rate,
-        }
+        if self.samples.is_some() { self.heads.audit_rate_under(&mind.suspicion) } else { 0.0 }
     }
 
     fn batch(&mut self, taken: Vec<Taken>, work: &mut Work) -> Result<(), LaneError> {

@@ -298,6 +298,31 @@ fn audits_stay_within_the_fleets_limit() {
     assert!(learner.work(&mut Unpaced).is_none());
 }
 
+/// One test for a bug: workers that were suspicious audited every frame, whatever the fleet may make of samples.
+#[test]
+fn suspicion_stays_within_the_fleets_limit() {
+    let mut world = World::new(8);
+    let mut fleet = Fleet::new(&world, quick());
+    for _ in 0..4000 {
+        let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
+    }
+    assert!(!fleet.set.exits().is_empty() && fleet.set.audit_rate() < 0.02, "{:?}", fleet.learner.status());
+    fleet.learner.limit_audits(0.2);
+    fleet.reset_counts();
+    // Surer than ever, and right: a suspicion that lasts until it is examined.
+    world.noise = vec![0.1, 0.1];
+    while !fleet.suspicion.is_suspicious() && fleet.served < 4000 {
+        let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
+    }
+    assert!(fleet.suspicion.is_suspicious(), "{:?}", fleet.learner.status());
+    fleet.reset_counts();
+    for _ in 0..1000 {
+        let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
+    }
+    // Binomial(1,000, 0.2): standard deviation 13.
+    assert!((60..=260).contains(&fleet.audited), "{} audits", fleet.audited);
+}
+
 /// Goal: a lasting change that breaks no promise is examined once and is then the new normal.
 #[test]
 fn a_harmless_change_does_not_keep_audits_up() {

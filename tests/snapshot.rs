@@ -222,3 +222,28 @@ fn a_certificate_for_less_than_the_worker_promises_lets_nobody_out() {
     assert_eq!(adopt(promised.epsilon / 10.0, promised.delta), (true, 0, newest, newest));
     assert_eq!(adopt(promised.epsilon, promised.delta / 10.0), (true, 0, newest, newest));
 }
+
+/// Goal: what a fleet has learned survives the upgrade to the format that has a limit of audits.
+#[test]
+fn policies_of_the_format_before_are_read() {
+    let (plan, publications) = publications();
+    let mut registry = Registry::new(plan, None);
+    for (key, value) in publications[0].records(plan, None).expect("small") {
+        let older = if key.ends_with("policy") { of_format_1(&value) } else { value };
+        assert!(registry.accept(key.as_bytes(), Some(&older)).is_ok());
+    }
+    assert_eq!(registry.adopted().exits(), publications[0].set().exits());
+    assert!((registry.adopted().audit_limit() - 1.0).abs() < 1e-9);
+}
+
+/// The same record as the format before wrote it: no limit at its end.
+fn of_format_1(record: &[u8]) -> Vec<u8> {
+    let (header, payload) = record.split_at(116);
+    let payload = &payload[..payload.len() - 8];
+    let mut older = header.to_vec();
+    older[4] = 1;
+    older[80..84].copy_from_slice(&u32::try_from(payload.len()).expect("small").to_le_bytes());
+    older[84..116].copy_from_slice(blake3::hash(payload).as_bytes());
+    older.extend(payload);
+    older
+}

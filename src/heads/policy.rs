@@ -60,6 +60,9 @@ pub struct Policy {
     pub certificate: Option<Certificate>,
     /// How sure the first exit was at certification; present exactly when an exit is on.
     pub reference: Option<Reference>,
+    /// Most of all frames that may be audited, in (0, 1]: a worker that is suspicious stays within what the fleet may make
+    /// of samples. Last in the record, because records of format 1 end before it.
+    pub audit_limit: f64,
 }
 
 impl Policy {
@@ -77,6 +80,9 @@ impl Policy {
         }
         if !(0.0..=1.0).contains(&self.audit_rate) {
             return Some("an audit rate outside [0, 1]");
+        }
+        if !(self.audit_limit > 0.0 && self.audit_limit <= 1.0) {
+            return Some("a limit of audits outside (0, 1]");
         }
         if self.certificate.is_some() == self.exits.is_empty() {
             return Some("exits without a certificate or the reverse");

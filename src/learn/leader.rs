@@ -267,7 +267,7 @@ fn learn(leader: &Leader, inbox: &Receiver<Entry>, over: &AtomicBool, log_end: i
     let mut budget = Budget::new(leader.cpu_rate, leader.cpu_credit_s, over);
     // Decisions wait until the log was read back: half of the past is no ground for an alarm.
     let mut caught_up = false;
-    let (mut cap, started) = (Cap::new(leader.samples_per_s), Instant::now());
+    let (mut cap, started) = (Cap::new(leader.samples_per_s, learner.audit_limit()), Instant::now());
     while !over.load(Ordering::Acquire) {
         match inbox.recv_timeout(if learner.status().training && !budget.in_debt() { Duration::ZERO } else { POLL }) {
             Ok(first) => {

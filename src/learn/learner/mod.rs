@@ -177,6 +177,7 @@ impl Learner {
             self.grown = if self.config.copies > 0 { set.copies() == 0 } else { calm };
         }
         self.watched_to = self.window.next_serial();
+        self.audit_limit = set.audit_limit();
         self.set = set;
     }
 
@@ -188,6 +189,12 @@ impl Learner {
     /// Holds the share of audited frames to this, whatever learning would like: the fleet makes more samples than it may.
     pub fn limit_audits(&mut self, share: f64) {
         self.audit_limit = share.clamp(f64::MIN_POSITIVE, 1.0);
+    }
+
+    /// What was said last, possibly by an earlier learner.
+    #[must_use]
+    pub fn audit_limit(&self) -> f64 {
+        self.audit_limit
     }
 
     /// Takes one sample from the log; cheap.
