@@ -20,6 +20,7 @@ use crate::ingest::{Ingest, IngestError, Ledger, Taken};
 use crate::kafka::Clients;
 use crate::lane::{Handover, Lane, LaneError, LaneOptions, hand_over};
 use crate::learn::LearnConfig;
+use crate::learn::budget::Purse;
 use crate::learn::leader::Leader;
 use crate::observe::telemetry::Telemetry;
 use crate::plan::CostTable;
@@ -334,8 +335,7 @@ impl Wiring<'_> {
             plan: Arc::clone(plan),
             costs: self.engine.costs.clone(),
             config: learn_config(config),
-            cpu_rate: config.learning.cpu_share * cores as f64,
-            cpu_credit_s: config.learning.cpu_credit_s,
+            purse: Purse::new(config.learning.cpu_share * cores as f64, config.learning.cpu_credit_s),
             samples_per_s: config.learning.samples_per_s,
             learned,
             telemetry: Arc::clone(&self.telemetry),

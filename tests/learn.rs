@@ -4,10 +4,14 @@
 
 mod learn_support;
 
+use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use learn_support::{Fleet, World, costs, quick};
 use offramp::heads::PolicyState;
+use offramp::learn::budget::{Budget, Purse};
 use offramp::learn::{LearnConfig, Learner, Pace, Step, Unpaced};
 
 #[test]
@@ -358,4 +362,44 @@ fn an_epsilon_out_of_reach_leaves_exits_off_and_says_so() {
         assert!(learner.work(&mut Unpaced).is_none());
     }
     assert_eq!(learner.status().why, "certifying needs 52981 clean audits, has 120");
+}
+
+/// Goal: two terms of a learner together stay inside one budget, whatever there is to learn. Method: each on a thread of
+/// its own, whose CPU time is the real one, while the time that refills the bucket passes a millisecond with each frame.
+#[test]
+fn a_live_learner_stays_inside_its_budget() {
+    const RATE: f64 = 0.02;
+    const CREDIT: f64 = 0.2;
+    const FRAMES: u32 = 2000;
+    let (purse, start) = (Purse::new(RATE, CREDIT), Instant::now());
+    let term = |from: u32| {
+        let over = AtomicBool::new(false);
+        let now = Cell::new(start + Duration::from_millis(from.into()));
+        let mut world = World::new(17);
+        let frames: Vec<_> = (0..FRAMES).map(|_| world.frame(0.0).sample(&world.plan(), 1.0)).collect();
+        let mut learner = Learner::new(&world.plan(), costs(2), quick());
+        let (before, paid) = (thread_cpu(), purse.spent());
+        let mut budget = Budget::with_clock(&purse, &over, || now.get());
+        for (sample, position) in frames.into_iter().zip(0..) {
+            now.set(now.get() + Duration::from_millis(1));
+            learner.observe(sample, position).expect("sound");
+            budget.begin();
+            while budget.work(&mut learner).is_some() {}
+        }
+        let _ = budget.in_debt();
+        (thread_cpu() - before, purse.spent() - paid, learner.status().versions)
+    };
+    let terms = [0, FRAMES].map(|from| std::thread::scope(|scope| scope.spawn(|| term(from)).join().expect("no panic")));
+    let used: f64 = terms.iter().map(|(cpu, ..)| cpu).sum();
+    let allowed = CREDIT + RATE * f64::from(2 * FRAMES) / 1e3;
+    // The work between two questions to the pace (a training's end is the longest) and what cannot wait: taking samples.
+    assert!(used < allowed + 0.5, "{used} s of CPU time, {allowed} s allowed: {terms:?}");
+    assert!(used > CREDIT * 0.9, "there was work for more: {terms:?}");
+    let paid: f64 = terms.iter().map(|(_, paid, _)| paid).sum();
+    assert!((paid - used).abs() < 0.05, "what is paid is what is used: {terms:?}");
+}
+
+fn thread_cpu() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }

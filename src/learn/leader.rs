@@ -16,7 +16,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use super::budget::Budget;
+use super::budget::{Budget, Purse};
 use super::cap::Cap;
 use super::{EncodeError, LearnConfig, Learner, Publication, Sample};
 use crate::heads::store::{self, Learned, StoreError};
@@ -86,10 +86,8 @@ pub struct Leader {
     pub costs: CostTable,
     /// The promise and the learner's settings.
     pub config: LearnConfig,
-    /// CPU seconds per second that learning may use.
-    pub cpu_rate: f64,
-    /// CPU seconds that it may use at once.
-    pub cpu_credit_s: f64,
+    /// CPU seconds that learning may use, in this term and all others.
+    pub purse: Purse,
     /// Samples a second that the whole fleet may make.
     pub samples_per_s: f64,
     /// What is in force, as the store sees it.
@@ -184,7 +182,7 @@ impl Leader {
         bytes: &[u8],
         offset: i64,
     ) -> Result<(), KafkaError> {
-        match Sample::decode(&self.plan, bytes) {
+        match self.purse.pay(|| Sample::decode(&self.plan, bytes)) {
             Ok(sample) => seat.offer(consumer, Entry::Sample(Box::new(sample), offset)),
             Err(rejection) => {
                 tracing::debug!(offset, "sample ignored: {rejection}");
@@ -264,7 +262,7 @@ fn learn(leader: &Leader, inbox: &Receiver<Entry>, over: &AtomicBool, log_end: i
     let registry = leader.read_heads()?;
     learner.resume(Arc::clone(registry.adopted()), registry.high_water(), log_end);
     let mut known = leader.learned.heads().version();
-    let mut budget = Budget::new(leader.cpu_rate, leader.cpu_credit_s, over);
+    let mut budget = Budget::new(&leader.purse, over);
     // Decisions wait until the log was read back: half of the past is no ground for an alarm.
     let mut caught_up = false;
     let (mut cap, started) = (Cap::new(leader.samples_per_s, learner.audit_limit()), Instant::now());
@@ -286,11 +284,11 @@ fn learn(leader: &Leader, inbox: &Receiver<Entry>, over: &AtomicBool, log_end: i
                 learner.limit_audits(share);
             }
             budget.begin();
-            while let Some(publication) = learner.work(&mut budget) {
+            while let Some(publication) = budget.work(&mut learner) {
                 publish(leader, &producer, &publication)?;
             }
         }
-        leader.telemetry.learning(learner.status(), budget.spent());
+        leader.telemetry.learning(learner.status(), leader.purse.spent());
         let version = leader.learned.heads().version();
         if version == 0 && known > 0 {
             tracing::info!("what was learned has been reset: starting anew");

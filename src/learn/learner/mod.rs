@@ -224,8 +224,8 @@ impl Learner {
     /// again after a publication: there may be more.
     pub fn work(&mut self, pace: &mut dyn Pace) -> Option<Publication> {
         loop {
-            if let Some(mark) = self.watch_fresh() {
-                return Some(self.raise_alarm(mark));
+            if let Some(alarm) = self.alarm() {
+                return Some(alarm);
             }
             if self.judge_fresh(pace) == Step::Pause {
                 return None;
@@ -240,6 +240,11 @@ impl Learner {
                 return None;
             }
         }
+    }
+
+    /// The part of [`Learner::work`] that waits for nothing: exits whose promise is broken go off.
+    pub fn alarm(&mut self) -> Option<Publication> {
+        self.watch_fresh().map(|mark| self.raise_alarm(mark))
     }
 
     /// Holds the policy in force against audits that came after it; the serial of the change, on alarm.
