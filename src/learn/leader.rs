@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -18,6 +18,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::budget::{Budget, Purse};
 use super::cap::Cap;
+use super::inbox::{Inbox, Input};
 use super::{EncodeError, LearnConfig, Learner, Publication, Sample};
 use crate::heads::store::{self, Learned, StoreError};
 use crate::heads::{HmacKey, Registry};
@@ -204,9 +205,7 @@ enum Entry {
 /// The learner's seat while this worker holds it: the thread and the way to it.
 struct Seat {
     thread: JoinHandle<Result<(), LeaderError>>,
-    samples: Sender<Entry>,
-    /// One entry that found the queue full; the partition is paused until it fits.
-    held: Option<Entry>,
+    samples: Inbox<Entry>,
     over: Arc<AtomicBool>,
 }
 
@@ -214,39 +213,36 @@ impl Seat {
     fn take(leader: Leader, log_end: i64) -> Self {
         tracing::info!("this worker learns for the fleet now");
         leader.telemetry.learner(true);
-        let (samples, inbox) = crossbeam_channel::bounded(QUEUE);
+        let (samples, inbox) = Inbox::new(QUEUE);
         let over = Arc::new(AtomicBool::new(false));
         let ends = Arc::clone(&over);
         let thread = std::thread::Builder::new()
             .name("learner".into())
             .spawn(move || learn(&leader, &inbox, &ends, log_end))
             .expect("the system has room for one more thread, or the worker could not run at all");
-        Self { thread, samples, held: None, over }
+        Self { thread, samples, over }
     }
 
     fn offer(&mut self, consumer: &BaseConsumer<Quiet>, entry: Entry) -> Result<(), KafkaError> {
-        if let Err(TrySendError::Full(entry)) = self.samples.try_send(entry) {
-            self.held = Some(entry);
-            consumer.pause(&consumer.assignment()?)?;
-        }
-        Ok(())
+        steer(consumer, self.samples.offer(entry))
     }
 
     fn flush(&mut self, consumer: &BaseConsumer<Quiet>) -> Result<(), KafkaError> {
-        // Wait for real room: pausing throws the prefetch away.
-        if self.held.is_some() && self.samples.len() <= QUEUE / 2 {
-            if let Some(entry) = self.held.take() {
-                self.offer(consumer, entry)?;
-            }
-            consumer.resume(&consumer.assignment()?)?;
-        }
-        Ok(())
+        steer(consumer, self.samples.flush())
     }
 
     fn leave(self) -> Result<(), LeaderError> {
         self.over.store(true, Ordering::Release);
         drop(self.samples);
         self.thread.join().map_err(|_| LeaderError::Panicked)?
+    }
+}
+
+fn steer(consumer: &BaseConsumer<Quiet>, input: Input) -> Result<(), KafkaError> {
+    match input {
+        Input::Stay => Ok(()),
+        Input::Pause => consumer.pause(&consumer.assignment()?),
+        Input::Resume => consumer.resume(&consumer.assignment()?),
     }
 }
 
