@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 use crate::heads::{Certificate, Reference};
 use crate::plan::ExitId;
 
+/// Least share of frames that is audited, whatever the fleet's limit: the least that `exits.audit_floor` may be. So no audit
+/// stands for more frames than one over it.
+pub const LEAST_AUDIT_RATE: f64 = 1e-4;
+
 /// Why a policy has the exits that it has; shown to people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PolicyState {

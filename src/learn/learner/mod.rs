@@ -10,7 +10,7 @@ mod training;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::heads::{HeadSet, PolicyState, SUSPICION_WINDOW, Scratch, Suspicion};
+use crate::heads::{HeadSet, LEAST_AUDIT_RATE, PolicyState, SUSPICION_WINDOW, Scratch, Suspicion};
 use crate::learn::config::LearnConfig;
 use crate::learn::publication::Publication;
 use crate::learn::sample::{Sample, SampleRejection};
@@ -188,7 +188,7 @@ impl Learner {
 
     /// Holds the share of audited frames to this, whatever learning would like: the fleet makes more samples than it may.
     pub fn limit_audits(&mut self, share: f64) {
-        self.audit_limit = share.clamp(f64::MIN_POSITIVE, 1.0);
+        self.audit_limit = share.clamp(LEAST_AUDIT_RATE, 1.0);
     }
 
     /// What was said last, possibly by an earlier learner.
