@@ -299,12 +299,18 @@ pub(crate) mod tests {
     /// A backbone whose segments pass each row on and show it as features: what a row gives depends on the row alone.
     #[derive(Debug, Default)]
     pub(crate) struct Echo {
-        pub(crate) exits: Vec<ExitId>,
+        exits: Vec<ExitId>,
         /// Rows that wait, by segment.
         queues: Vec<Vec<f32>>,
         /// Rows of the last run.
         made: Vec<f32>,
         scores: Vec<f32>,
+    }
+
+    impl Echo {
+        pub(crate) fn cut_at(exits: &[ExitId]) -> Self {
+            Self { exits: exits.to_vec(), ..Self::default() }
+        }
     }
 
     impl Segments for Echo {
@@ -371,7 +377,7 @@ pub(crate) mod tests {
 
     /// Serves `rows` in batches of `batch`, each row known by its number; its fate by number.
     fn play(heads: &HeadSet, rows: &[[f32; WIDTH]], batch: usize, enough: usize) -> Vec<Option<Fate>> {
-        let mut echo = Echo { exits: heads.exits().to_vec(), ..Echo::default() };
+        let mut echo = Echo::cut_at(heads.exits());
         let mut mind = Mind { scratch: Scratch::default(), suspicion: Suspicion::new(50) };
         let (mut fates, mut cascade) = (vec![None; rows.len()], Cascade::new(3));
         let mut settle = |row: usize, fate| assert!(fates[row].replace(fate).is_none(), "row {row} left twice");
@@ -433,7 +439,7 @@ pub(crate) mod tests {
     #[test]
     fn exits_that_are_off_let_no_row_out() {
         let (open, off) = (heads(&[1.0, 0.01]), HeadSet::empty());
-        let mut echo = Echo { exits: open.exits().to_vec(), ..Echo::default() };
+        let mut echo = Echo::cut_at(open.exits());
         let mut mind = Mind { scratch: Scratch::default(), suspicion: Suspicion::new(50) };
         let (mut fates, mut cascade) = (Vec::new(), Cascade::new(8));
         for (heads, rows, enough) in [(&open, 2, 4), (&off, 1, 1)] {

@@ -15,7 +15,7 @@ use crate::batch::{self, Next};
 use crate::cascade::{self, Auditor, Cascade, EngineError, Fate, Mind, Pass, Segments};
 use crate::decode::{self, Decoder};
 use crate::heads::{HeadSet, SUSPICION_WINDOW, Scratch, Suspicion};
-use crate::ingest::Taken;
+use crate::ingest::{Queued, Taken};
 use crate::observe::health::Heartbeat;
 use crate::observe::metrics::Stage;
 use crate::observe::telemetry::Telemetry;
@@ -59,7 +59,7 @@ pub struct Lane<S, A> {
     /// The backbone's plan.
     pub plan: Arc<Plan>,
     /// Frames to classify.
-    pub inbox: Receiver<Taken>,
+    pub inbox: Receiver<Queued>,
     /// Bytes to pixels.
     pub decoder: Decoder,
     /// The backbone, cut.
@@ -102,7 +102,7 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
                     return Ok(());
                 }
                 Next::Idle => self.flush(&mut work)?,
-                Next::Batch(taken) => self.batch(taken, &mut work)?,
+                Next::Batch(queued) => self.batch(queued, &mut work)?,
             }
         }
     }
@@ -127,13 +127,12 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
         if self.samples.is_some() { self.heads.audit_rate_under(&mind.suspicion) } else { 0.0 }
     }
 
-    fn batch(&mut self, taken: Vec<Taken>, work: &mut Work) -> Result<(), LaneError> {
+    fn batch(&mut self, queued: Vec<Queued>, work: &mut Work) -> Result<(), LaneError> {
         let started = Instant::now();
-        self.telemetry.batch(taken.len());
-        self.telemetry.waiting(self.inbox.len(), self.publisher.waiting());
+        self.telemetry.batch(queued.len());
         let rate = self.audit_rate(&work.mind);
         let (audited, served): (Vec<Taken>, Vec<Taken>) =
-            taken.into_iter().partition(|t| batch::is_audited(&t.frame.origin, self.options.seed, rate));
+            queued.into_iter().map(Queued::start).partition(|t| batch::is_audited(&t.frame.origin, self.options.seed, rate));
         // Rows that wait go on with every batch: under suspicion all frames are audited, and none would come to them.
         if !served.is_empty() || !work.cascade.is_empty() {
             self.serve(served, started, work)?;

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::decode::{DecodeLimits, Decoder};
 use crate::heads::store::{HeadStore, Learned, StoreError};
 use crate::heads::{HeadSet, HmacKey, Registry};
-use crate::ingest::{Ingest, IngestError, Ledger, Taken};
+use crate::ingest::{Ingest, IngestError, Ledger, Queued};
 use crate::kafka::Clients;
 use crate::lane::{Handover, Lane, LaneError, LaneOptions, hand_over};
 use crate::learn::LearnConfig;
@@ -259,7 +259,7 @@ impl Wiring<'_> {
 
     fn lanes(
         &mut self,
-        inbox: &Receiver<Taken>,
+        inbox: &Receiver<Queued>,
         heads: &Arc<HeadSet>,
         publisher: &Arc<Publisher>,
         samples: Option<&Arc<SampleSink>>,
@@ -347,7 +347,7 @@ impl Wiring<'_> {
         })
     }
 
-    fn ingest(&mut self, frames: Sender<Taken>) -> Result<(), WorkerError> {
+    fn ingest(&mut self, frames: Sender<Queued>) -> Result<(), WorkerError> {
         let config = self.config;
         let ingest = Ingest {
             client: self.clients.frames(),

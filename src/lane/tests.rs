@@ -5,7 +5,7 @@ use crate::cascade::tests::{CLASSES, Echo, WIDTH, heads_with, some_policy};
 use crate::decode::DecodeLimits;
 use crate::frame::{Channels, InputSpec, Layout, Origin, RawFrame, Resize};
 use crate::heads::Policy;
-use crate::ingest::Ledger;
+use crate::ingest::{Ledger, Taken};
 use crate::plan::{ExitId, ExitPoint, Fingerprint};
 use crate::publish::Outputs;
 
@@ -53,7 +53,7 @@ fn heads(threshold: f32, audit_rate: f64) -> Arc<HeadSet> {
 struct Bench {
     lane: Lane<Echo, Echo>,
     work: Work,
-    frames: crossbeam_channel::Sender<Taken>,
+    frames: crossbeam_channel::Sender<Queued>,
     ledger: Ledger,
     offset: i64,
 }
@@ -67,7 +67,7 @@ impl Bench {
         let publisher = Publisher::new(&client, outputs, Arc::default(), Arc::clone(&telemetry)).expect("a producer");
         let samples = SampleSink::new(&client, "s", Arc::clone(&telemetry)).expect("a producer");
         let (frames, inbox) = crossbeam_channel::bounded(64);
-        let echo = || Echo { exits: vec![ExitId(1)], ..Echo::default() };
+        let echo = || Echo::cut_at(&[ExitId(1)]);
         let lane = Lane {
             inbox,
             decoder: Decoder::new(plan.input.clone(), DecodeLimits { max_bytes: 1 << 10, max_pixels: 1 << 10 }),
@@ -88,7 +88,7 @@ impl Bench {
         Self { lane, work: Work { mind, cascade: Cascade::new(OVERTAKEN_MAX) }, frames, ledger, offset: 0 }
     }
 
-    fn frame(&mut self) -> Taken {
+    fn frame(&mut self) -> Queued {
         self.offset += 1;
         let row: [f32; WIDTH] = std::array::from_fn(|at| if at == 0 { 0.8 } else { 0.1 });
         let content_type = format!("application/x-raw; dtype=f32; shape=1x{WIDTH}x1");
@@ -99,7 +99,8 @@ impl Bench {
             captured_at_ms: None,
             headers: vec![("content-type".into(), Some(content_type.into_bytes()))],
         };
-        Taken { frame, ticket: self.ledger.take(0, self.offset).expect("ours"), arrived: Instant::now() }
+        let ticket = self.ledger.take(0, self.offset).expect("ours");
+        Queued::new(Taken { frame, ticket, arrived: Instant::now() }, &self.lane.telemetry)
     }
 
     /// One batch, while another frame waits.

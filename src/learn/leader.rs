@@ -23,7 +23,6 @@ use super::{EncodeError, LearnConfig, Learner, Publication, Sample};
 use crate::heads::store::{self, Learned, StoreError};
 use crate::heads::{HmacKey, Registry};
 use crate::kafka::{Consequence, Quiet, REQUEST_TIMEOUT, consequence};
-use crate::observe::metrics::SampleOutcome;
 use crate::observe::telemetry::Telemetry;
 use crate::plan::{CostTable, Plan};
 
@@ -187,7 +186,7 @@ impl Leader {
             Ok(sample) => seat.offer(consumer, Entry::Sample(Box::new(sample), offset)),
             Err(rejection) => {
                 tracing::debug!(offset, "sample ignored: {rejection}");
-                self.telemetry.sample(SampleOutcome::Rejected);
+                self.telemetry.sample_rejected(&rejection);
                 Ok(())
             }
         }
@@ -300,7 +299,7 @@ fn observe(leader: &Leader, learner: &mut Learner, entry: Entry) -> bool {
     let Entry::Sample(sample, offset) = entry else { return true };
     if let Err(rejection) = learner.observe(*sample, offset) {
         tracing::debug!(offset, "sample ignored: {rejection}");
-        leader.telemetry.sample(SampleOutcome::Rejected);
+        leader.telemetry.sample_rejected(&rejection);
     }
     false
 }

@@ -14,14 +14,15 @@ use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 
 pub use samples::SampleSink;
 
 use crate::frame::{Origin, RawFrame, RejectReason, Rejection};
 use crate::ingest::Ticket;
 use crate::kafka::{self, header};
-use crate::observe::metrics::Stage;
+use crate::observe::depth::Depth;
+use crate::observe::metrics::{Queue, Stage};
 use crate::observe::telemetry::Telemetry;
 use crate::prediction::Prediction;
 
@@ -78,6 +79,7 @@ pub struct Publisher {
     producer: ThreadedProducer<Deliveries>,
     outputs: Outputs,
     alarm: Arc<AtomicBool>,
+    telemetry: Arc<Telemetry>,
     refused: Receiver<Box<Pending>>,
 }
 
@@ -99,10 +101,10 @@ impl Publisher {
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, PublishError> {
         let (returned, refused) = crossbeam_channel::bounded(REFUSED_MAX);
-        let context = Deliveries { alarm: Arc::clone(&alarm), telemetry, returned };
+        let context = Deliveries { alarm: Arc::clone(&alarm), telemetry: Arc::clone(&telemetry), returned };
         let producer = ThreadedProducer::from_config_and_context(client, context)
             .map_err(|source| PublishError::Start { topic: outputs.predictions.clone(), source })?;
-        Ok(Self { producer, outputs, alarm, refused })
+        Ok(Self { producer, outputs, alarm, telemetry, refused })
     }
 
     /// Sends the answer for `frame`; the ticket is finished when the broker has it.
@@ -139,7 +141,7 @@ impl Publisher {
     }
 
     fn without_bytes(&self, pending: Pending) -> Result<(), PublishError> {
-        let Pending { ticket, origin, key, bytes, .. } = pending;
+        let Pending { ticket, origin, key, bytes, waits, .. } = pending;
         let why = "larger than the topic takes (max.message.bytes); read it at its origin";
         let mut headers = header(OwnedHeaders::new(), "reason", RejectReason::TooLarge.as_str().as_bytes());
         headers = header(headers, "detail", why.as_bytes());
@@ -147,7 +149,7 @@ impl Publisher {
         headers = header(headers, "origin", origin.to_string().as_bytes());
         headers = origin_headers(headers, &origin, &self.outputs.worker);
         let key = key.filter(|key| key.len() <= KEY_BYTES_MAX);
-        let last = Pending { ticket, origin, key: None, bytes: 0, last: true, sent: Instant::now() };
+        let last = Pending { ticket, origin, key: None, bytes: 0, last: true, sent: Instant::now(), waits };
         self.hand_over(&self.outputs.dead_letters, key.as_deref(), &[], None, headers, last)
     }
 
@@ -187,6 +189,7 @@ impl Publisher {
             bytes: frame.payload.len(),
             last: false,
             sent: Instant::now(),
+            waits: self.telemetry.waits(Queue::Answers),
         };
         self.hand_over(topic, frame.key.as_deref(), payload, frame.captured_at_ms, headers, pending)
     }
@@ -225,12 +228,6 @@ impl Publisher {
         }
     }
 
-    /// Answers that Kafka has not acknowledged.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        usize::try_from(self.producer.in_flight_count()).unwrap_or_default()
-    }
-
     fn alarmed(&self) -> bool {
         self.alarm.load(Ordering::Acquire)
     }
@@ -253,6 +250,8 @@ struct Pending {
     /// It is already what is sent where something was too large.
     last: bool,
     sent: Instant,
+    /// It waits for its acknowledgement.
+    waits: Depth,
 }
 
 fn too_large(error: &KafkaError) -> bool {
