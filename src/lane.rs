@@ -144,8 +144,8 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
     }
 
     fn serve(&mut self, taken: Vec<Taken>, started: Instant, work: &mut Work) -> Result<(), LaneError> {
-        let Self { segments, decoder, publisher, telemetry, plan, .. } = self;
-        let desk = Desk { plan, heads: &self.heads, publisher, telemetry, audited: false };
+        let Self { segments, decoder, publisher, telemetry, heartbeat, plan, .. } = self;
+        let desk = Desk { plan, heads: &self.heads, publisher, telemetry, heartbeat, audited: false };
         let open = match taken.len() {
             0 => Vec::new(),
             _ => desk.decode(taken, started, decoder, segments.load(self.options.max_batch))?,
@@ -163,8 +163,8 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
     }
 
     fn pass(&mut self, rows: Vec<Open>, enough: usize, work: &mut Work) -> Result<(), LaneError> {
-        let Self { segments, publisher, telemetry, plan, heads, .. } = self;
-        let desk = Desk { plan, heads, publisher, telemetry, audited: false };
+        let Self { segments, publisher, telemetry, heartbeat, plan, heads, .. } = self;
+        let desk = Desk { plan, heads, publisher, telemetry, heartbeat, audited: false };
         let timer = Instant::now();
         let mut published = Ok(());
         let mut pass = Pass { segments, heads, mind: &mut work.mind };
@@ -178,8 +178,8 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
     }
 
     fn audit(&mut self, taken: Vec<Taken>, started: Instant, rate: f64, mind: &mut Mind) -> Result<(), LaneError> {
-        let Self { auditor, decoder, publisher, telemetry, plan, heads, samples, .. } = self;
-        let desk = Desk { plan, heads, publisher, telemetry, audited: true };
+        let Self { auditor, decoder, publisher, telemetry, heartbeat, plan, heads, samples, .. } = self;
+        let desk = Desk { plan, heads, publisher, telemetry, heartbeat, audited: true };
         let open = desk.decode(taken, started, decoder, auditor.load(self.options.max_batch))?;
         if open.is_empty() {
             return Ok(());

@@ -8,6 +8,7 @@ use crate::frame::{Origin, RawFrame, RejectReason, Rejection};
 use crate::heads::HeadSet;
 use crate::ingest::Taken;
 use crate::learn::{Sample, SampleRejection};
+use crate::observe::health::Heartbeat;
 use crate::observe::metrics::Stage;
 use crate::observe::telemetry::Telemetry;
 use crate::plan::{ExitId, Plan};
@@ -28,6 +29,7 @@ pub(super) struct Desk<'a> {
     pub(super) heads: &'a HeadSet,
     pub(super) publisher: &'a Publisher,
     pub(super) telemetry: &'a Telemetry,
+    pub(super) heartbeat: &'a Heartbeat,
     pub(super) audited: bool,
 }
 
@@ -61,14 +63,15 @@ impl Desk<'_> {
     fn reject(&self, taken: Taken, why: &Rejection) -> Result<(), PublishError> {
         tracing::debug!(origin = %taken.frame.origin, %why, "dead letter");
         self.telemetry.dead_letter(why.reason());
-        self.publisher.dead_letter(&taken.frame, why, taken.ticket)
+        self.publisher.dead_letter(&taken.frame, why, taken.ticket, &|| self.heartbeat.beat(Instant::now()))
     }
 
     pub(super) fn settle(&self, open: Open, fate: Fate, note: Option<AuditNote>) -> Result<(), PublishError> {
         match fate {
             Fate::Answered(answer) => {
                 let prediction = self.prediction(&open, answer, note);
-                self.publisher.prediction(&open.taken.frame, &prediction, open.taken.ticket)
+                let alive = || self.heartbeat.beat(Instant::now());
+                self.publisher.prediction(&open.taken.frame, &prediction, open.taken.ticket, &alive)
             }
             Fate::NotFinite => {
                 let why =

@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rdkafka::ClientConfig;
 
 use super::*;
@@ -55,17 +57,23 @@ struct Bench {
     work: Work,
     frames: crossbeam_channel::Sender<Queued>,
     ledger: Ledger,
+    /// Raised, answers are given up.
+    alarm: Arc<AtomicBool>,
     offset: i64,
 }
 
 impl Bench {
     fn new(heads: Arc<HeadSet>) -> Self {
+        Self::with_client(heads, &ClientConfig::new())
+    }
+
+    fn with_client(heads: Arc<HeadSet>, client: &ClientConfig) -> Self {
         let plan = Arc::new(plan());
         let telemetry = Arc::new(Telemetry::new("lane", &plan).expect("metrics"));
         let outputs = Outputs { predictions: "p".into(), dead_letters: "d".into(), worker: "lane".into() };
-        let client = ClientConfig::new();
-        let publisher = Publisher::new(&client, outputs, Arc::default(), Arc::clone(&telemetry)).expect("a producer");
-        let samples = SampleSink::new(&client, "s", Arc::clone(&telemetry)).expect("a producer");
+        let alarm = Arc::default();
+        let publisher = Publisher::new(client, outputs, Arc::clone(&alarm), Arc::clone(&telemetry)).expect("a producer");
+        let samples = SampleSink::new(client, "s", Arc::clone(&telemetry)).expect("a producer");
         let (frames, inbox) = crossbeam_channel::bounded(64);
         let echo = || Echo::cut_at(&[ExitId(1)]);
         let lane = Lane {
@@ -85,7 +93,8 @@ impl Bench {
         let mind = Mind { scratch: Scratch::default(), suspicion: Suspicion::new(SUSPICION_WINDOW) };
         let ledger = Ledger::default();
         ledger.assign(0);
-        Self { lane, work: Work { mind, cascade: Cascade::new(OVERTAKEN_MAX) }, frames, ledger, offset: 0 }
+        let work = Work { mind, cascade: Cascade::new(OVERTAKEN_MAX) };
+        Self { lane, work, frames, ledger, alarm, offset: 0 }
     }
 
     fn frame(&mut self) -> Queued {
@@ -150,4 +159,27 @@ fn exits_are_off_before_the_backbone_is_cut_anew() {
     let mut bench = bench.into_inner();
     bench.batch();
     assert_eq!(bench.answered(), (1, 1), "nobody leaves early");
+}
+
+/// One test for a bug: while answers found no room, for a broker that was away, the lane gave no sign of life.
+#[test]
+fn a_lane_that_waits_for_room_shows_that_it_lives() {
+    let mut client = ClientConfig::new();
+    client.set("queue.buffering.max.messages", "1");
+    let mut bench = Bench::with_client(heads(EVERYBODY, 0.0), &client);
+    bench.batch();
+    let (alarm, health) = (Arc::clone(&bench.alarm), Arc::clone(bench.lane.telemetry.health()));
+    let queued = vec![bench.frame()];
+    // It owes no sign of life until it gives one, and none is later than an hour from now.
+    bench.lane.heartbeat.park();
+    let (started, later) = (Instant::now(), Instant::now() + Duration::from_hours(1));
+    let beaten = std::thread::spawn(move || {
+        while health.live(later).ok && started.elapsed() < Duration::from_secs(30) {
+            std::thread::yield_now();
+        }
+        alarm.store(true, Ordering::Release);
+        !health.live(later).ok
+    });
+    assert!(bench.lane.batch(queued, &mut bench.work).is_err(), "the answer was given up in the end");
+    assert!(beaten.join().expect("no panic"), "no sign of life");
 }
