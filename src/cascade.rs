@@ -372,7 +372,16 @@ pub(crate) mod tests {
 
     pub(crate) fn some_policy() -> Policy {
         let state = PolicyState::Certified;
-        Policy { state, exits: Vec::new(), audit_rate: 0.1, copies: 0, log: (0, 0), certificate: None, reference: None, audit_limit: 1.0 }
+        Policy {
+            state,
+            exits: Vec::new(),
+            audit_rate: 0.1,
+            copies: 0,
+            log: (0, 0),
+            certificate: None,
+            reference: None,
+            audit_limit: 1.0,
+        }
     }
 
     /// Serves `rows` in batches of `batch`, each row known by its number; its fate by number.

@@ -22,8 +22,8 @@ use crate::observe::telemetry::Telemetry;
 use crate::plan::Plan;
 use crate::publish::{PublishError, Publisher, SampleSink};
 
-use desk::{About, Desk, Open};
 pub(crate) use desk::flops;
+use desk::{About, Desk, Open};
 pub use handover::{Handover, Serving, hand_over};
 
 /// How long an idle lane sleeps before it shows that it lives.
@@ -131,8 +131,10 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
         let started = Instant::now();
         self.telemetry.batch(queued.len());
         let rate = self.audit_rate(&work.mind);
-        let (audited, served): (Vec<Taken>, Vec<Taken>) =
-            queued.into_iter().map(Queued::start).partition(|t| batch::is_audited(&t.frame.origin, self.options.seed, rate));
+        let (audited, served): (Vec<Taken>, Vec<Taken>) = queued
+            .into_iter()
+            .map(Queued::start)
+            .partition(|t| batch::is_audited(&t.frame.origin, self.options.seed, rate));
         // Rows that wait go on with every batch: under suspicion all frames are audited, and none would come to them.
         if !served.is_empty() || !work.cascade.is_empty() {
             self.serve(served, started, work)?;

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use offramp::frame::RejectReason;
-use offramp::observe::health::{Condition, Health};
 use offramp::learn::SampleRejection;
+use offramp::observe::health::{Condition, Health};
 use offramp::observe::http;
 use offramp::observe::metrics::{
     BuildInfo, Kind, Metrics, Outcome, Queue, Rebalance, SampleOutcome, Stage, TABLE, markdown,
@@ -118,7 +118,8 @@ fn a_partition_that_was_taken_away_is_not_reported_any_more() {
 #[test]
 fn queues_show_what_waits_in_them() {
     let metrics = metrics();
-    let depth = |queue: Queue| parse(&metrics.render())[&format!("offramp_queue_depth{{queue=\"{}\"}}", queue.as_str())];
+    let depth =
+        |queue: Queue| parse(&metrics.render())[&format!("offramp_queue_depth{{queue=\"{}\"}}", queue.as_str())];
     let (first, second) = (metrics.waits(Queue::Lanes), metrics.waits(Queue::Lanes));
     assert_eq!((depth(Queue::Lanes), depth(Queue::Answers)), (2.0, 0.0));
     drop(first);

@@ -216,7 +216,10 @@ fn accept(registry: &mut Registry, telemetry: &Telemetry, record: &Record) -> Op
         Ok(Accepted::Adopt(heads)) => ("adopted", "", Some(heads)),
         Ok(Accepted::TooLoose(heads)) => {
             let policy = heads.version();
-            tracing::warn!(policy, "certified for a looser promise than exits.epsilon and exits.delta: its exits stay off");
+            tracing::warn!(
+                policy,
+                "certified for a looser promise than exits.epsilon and exits.delta: its exits stay off"
+            );
             ("rejected", "promise", Some(heads))
         }
         Ok(Accepted::Stored) => ("stored", "", None),

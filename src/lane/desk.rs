@@ -135,7 +135,13 @@ impl About {
     }
 
     /// The sample of an audit, weighted by how many frames it stands for, as it goes on the wire.
-    pub(super) fn sample(&self, plan: &Plan, audit: &Audit<'_>, rate: f64, copy: bool) -> Result<Vec<u8>, SampleRejection> {
+    pub(super) fn sample(
+        &self,
+        plan: &Plan,
+        audit: &Audit<'_>,
+        rate: f64,
+        copy: bool,
+    ) -> Result<Vec<u8>, SampleRejection> {
         let weight = (1.0 / rate) as f32;
         let (features, scores) = (&audit.features, audit.probabilities);
         let sample = Sample::from_audit(plan, features, scores, &self.camera, self.captured_at_ms, weight, copy)?;

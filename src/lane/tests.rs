@@ -72,7 +72,8 @@ impl Bench {
         let telemetry = Arc::new(Telemetry::new("lane", &plan).expect("metrics"));
         let outputs = Outputs { predictions: "p".into(), dead_letters: "d".into(), worker: "lane".into() };
         let alarm = Arc::default();
-        let publisher = Publisher::new(client, outputs, Arc::clone(&alarm), Arc::clone(&telemetry)).expect("a producer");
+        let publisher =
+            Publisher::new(client, outputs, Arc::clone(&alarm), Arc::clone(&telemetry)).expect("a producer");
         let samples = SampleSink::new(client, "s", Arc::clone(&telemetry)).expect("a producer");
         let (frames, inbox) = crossbeam_channel::bounded(64);
         let echo = || Echo::cut_at(&[ExitId(1)]);

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-pub use super::labels::{Outcome, Queue, Rebalance, SampleOutcome, Stage};
 use super::depth::Depth;
+pub use super::labels::{Outcome, Queue, Rebalance, SampleOutcome, Stage};
 use super::register::Register;
 use super::table;
 pub use super::table::{Kind, PROCESS_METRICS, Spec, TABLE, markdown};
