@@ -99,9 +99,9 @@ pub struct Mind {
 /// What rows pass through.
 #[derive(Debug)]
 pub struct Pass<'a, S> {
-    /// The backbone, cut at the exits of `heads`.
+    /// The backbone, cut at the exits of `heads`; cut anyhow, where `heads` has none.
     pub segments: &'a mut S,
-    /// Who lets rows out.
+    /// Who lets rows out. Without exits nobody leaves, so that exits can be switched off before the backbone is cut anew.
     pub heads: &'a HeadSet,
     /// Working memory.
     pub mind: &'a mut Mind,
@@ -147,7 +147,7 @@ impl<T> Cascade<T> {
     /// When the runtime fails; rows not yet answered then stay unanswered.
     ///
     /// # Panics
-    /// When the cascade is cut at other exits than those of the heads, or rows wait from an earlier cut: the worker swaps both
+    /// When the heads have exits and the cascade is cut at others, or rows wait from an earlier cut: the worker swaps both
     /// together, when no row waits.
     pub fn serve<S: Segments>(
         &mut self,
@@ -156,12 +156,14 @@ impl<T> Cascade<T> {
         enough: usize,
         mut answer: impl FnMut(T, Fate),
     ) -> Result<(), EngineError> {
-        assert_eq!(pass.segments.exits(), pass.heads.exits(), "segments are cut where the policy has its exits");
-        let queues = pass.heads.exits().len() + 1;
+        let (cut, exits) = (pass.segments.exits(), pass.heads.exits());
+        assert!(exits.is_empty() || cut == exits, "segments are cut where the policy has its exits");
+        let queues = cut.len() + 1;
         assert!(self.waiting.len() == queues || self.is_empty(), "a cut is changed when no row waits");
         self.waiting.resize_with(queues, Vec::new);
         self.waiting[0].extend(rows);
-        let enough = if self.overtaken < self.overtaken_max { enough } else { 1 };
+        // Where nobody leaves a batch stays whole: there is no company to wait for.
+        let enough = if self.overtaken < self.overtaken_max && !exits.is_empty() { enough } else { 1 };
         for segment in 0..self.waiting.len() {
             let least = if segment == 0 { 1 } else { enough.max(1) };
             if self.waiting[segment].len() >= least {
@@ -186,6 +188,12 @@ impl<T> Cascade<T> {
                 for (position, row) in rows.drain(..).enumerate() {
                     answer(row, full_model(row_of(all, position, count)));
                 }
+            }
+            (StepOutput::Features(_), Some(next)) if heads.exits().is_empty() => {
+                next.append(&mut rows);
+                self.keep.clear();
+                self.keep.extend(0..count);
+                segments.compact(segment, &self.keep);
             }
             (StepOutput::Features(all), Some(next)) => {
                 let Mind { scratch, suspicion } = &mut **mind;
@@ -284,7 +292,7 @@ pub fn top(probabilities: &[f32]) -> Option<(usize, f32)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::*;
@@ -294,16 +302,24 @@ mod tests {
     use crate::heads::set::SetExit;
     use crate::heads::{Head, Policy, PolicyState, Threshold};
 
-    const WIDTH: usize = 6;
-    const CLASSES: usize = 3;
+    pub(crate) const WIDTH: usize = 6;
+    pub(crate) const CLASSES: usize = 3;
 
     /// A backbone whose segments pass each row on and show it as features: what a row gives depends on the row alone.
-    struct Echo {
+    #[derive(Debug, Default)]
+    pub(crate) struct Echo {
         exits: Vec<ExitId>,
         /// Rows that wait, by segment.
         queues: Vec<Vec<f32>>,
         /// Rows of the last run.
         made: Vec<f32>,
+        scores: Vec<f32>,
+    }
+
+    impl Echo {
+        pub(crate) fn cut_at(exits: &[ExitId]) -> Self {
+            Self { exits: exits.to_vec(), ..Self::default() }
+        }
     }
 
     impl Segments for Echo {
@@ -319,6 +335,8 @@ mod tests {
 
         fn run(&mut self, segment: usize, rows: usize) -> Result<StepOutput<'_>, EngineError> {
             self.made = std::mem::take(&mut self.queues[segment]);
+            // A lane asks for room for a whole batch before it knows how many rows can be decoded.
+            self.made.truncate(if segment == 0 { rows * WIDTH } else { usize::MAX });
             assert_eq!(self.made.len(), rows * WIDTH, "all that wait are run");
             if let Some(next) = self.queues.get_mut(segment + 1) {
                 next.extend(&self.made);
@@ -335,27 +353,54 @@ mod tests {
         }
     }
 
-    fn heads(thresholds: &[f32]) -> HeadSet {
+    impl Auditor for Echo {
+        fn load(&mut self, rows: usize) -> &mut [f32] {
+            Segments::load(self, rows)
+        }
+
+        fn run(&mut self, rows: usize) -> Result<AuditOutput<'_>, EngineError> {
+            self.made.clear();
+            self.made.extend(&self.queues[0][..rows * WIDTH]);
+            let scores = |row: &[f32]| [row[0], row[1], row[2]];
+            self.scores = self.made.chunks_exact(WIDTH).flat_map(scores).collect();
+            Ok(AuditOutput { probabilities: &self.scores, features: vec![&self.made; self.exits.len()] })
+        }
+    }
+
+    pub(crate) fn heads(thresholds: &[f32]) -> HeadSet {
+        heads_with(thresholds, &some_policy())
+    }
+
+    pub(crate) fn heads_with(thresholds: &[f32], policy: &Policy) -> HeadSet {
         let exits = thresholds.iter().zip(1_u8..).map(|(threshold, exit)| SetExit {
             head: Arc::new(Head::new(some_head(exit, 1, WIDTH, vec![0, 1, 2], false), WIDTH, CLASSES).expect("valid")),
             threshold: Threshold::new(*threshold).expect("in range"),
         });
-        HeadSet::new(1, exits.collect(), &some_policy())
+        HeadSet::new(1, exits.collect(), policy)
     }
 
-    fn some_policy() -> Policy {
+    pub(crate) fn some_policy() -> Policy {
         let state = PolicyState::Certified;
-        Policy { state, exits: Vec::new(), audit_rate: 0.1, copies: 0, log: (0, 0), certificate: None, reference: None }
+        Policy {
+            state,
+            exits: Vec::new(),
+            audit_rate: 0.1,
+            copies: 0,
+            log: (0, 0),
+            certificate: None,
+            reference: None,
+            audit_limit: 1.0,
+        }
     }
 
     /// Serves `rows` in batches of `batch`, each row known by its number; its fate by number.
     fn play(heads: &HeadSet, rows: &[[f32; WIDTH]], batch: usize, enough: usize) -> Vec<Option<Fate>> {
-        let mut echo = Echo { exits: heads.exits().to_vec(), queues: Vec::new(), made: Vec::new() };
+        let mut echo = Echo::cut_at(heads.exits());
         let mut mind = Mind { scratch: Scratch::default(), suspicion: Suspicion::new(50) };
         let (mut fates, mut cascade) = (vec![None; rows.len()], Cascade::new(3));
         let mut settle = |row: usize, fate| assert!(fates[row].replace(fate).is_none(), "row {row} left twice");
         for (first, some) in rows.chunks(batch).enumerate() {
-            echo.load(some.len()).copy_from_slice(some.as_flattened());
+            Segments::load(&mut echo, some.len()).copy_from_slice(some.as_flattened());
             let mut pass = Pass { segments: &mut echo, heads, mind: &mut mind };
             let numbers = first * batch..first * batch + some.len();
             cascade.serve(&mut pass, numbers, enough, &mut settle).expect("the echo never fails");
@@ -414,5 +459,21 @@ mod tests {
         let fates = play(&heads(&[]), &rows, 2, 1);
         assert!(matches!(fates[0], Some(Fate::Answered(Answer { class: 2, exit: None, .. }))));
         assert_eq!(fates[1], Some(Fate::NotFinite));
+    }
+
+    /// Goal: exits that are switched off let nobody out, however the backbone is cut and whoever waits within it.
+    #[test]
+    fn exits_that_are_off_let_no_row_out() {
+        let (open, off) = (heads(&[1.0, 0.01]), HeadSet::empty());
+        let mut echo = Echo::cut_at(open.exits());
+        let mut mind = Mind { scratch: Scratch::default(), suspicion: Suspicion::new(50) };
+        let (mut fates, mut cascade) = (Vec::new(), Cascade::new(8));
+        for (heads, rows, enough) in [(&open, 2, 4), (&off, 1, 1)] {
+            Segments::load(&mut echo, rows).fill(0.5);
+            let mut pass = Pass { segments: &mut echo, heads, mind: &mut mind };
+            cascade.serve(&mut pass, 0..rows, enough, |_, fate| fates.push(fate)).expect("the echo never fails");
+        }
+        assert!(cascade.is_empty() && fates.len() == 3);
+        assert!(fates.iter().all(|fate| matches!(fate, Fate::Answered(Answer { exit: None, .. }))), "{fates:?}");
     }
 }

@@ -3,60 +3,31 @@
 //! It is the flow of the library's picture in one place: batch, decode, cascade, publish. Generic over the engine, so
 //! that tests run it without ONNX Runtime.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod desk;
+mod handover;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
 use crate::batch::{self, Next};
-use crate::cascade::{self, Answer, Audit, Auditor, Cascade, EngineError, Fate, Mind, Pass, Segments};
+use crate::cascade::{self, Auditor, Cascade, EngineError, Fate, Mind, Pass, Segments};
 use crate::decode::{self, Decoder};
-use crate::frame::{Origin, RawFrame, RejectReason, Rejection};
-use crate::heads::{HeadSet, SUSPICION_WINDOW, SUSPICIOUS_RATE, Scratch, Suspicion};
-use crate::ingest::Taken;
-use crate::learn::{Sample, SampleRejection};
+use crate::heads::{HeadSet, SUSPICION_WINDOW, Scratch, Suspicion};
+use crate::ingest::{Queued, Taken};
 use crate::observe::health::Heartbeat;
 use crate::observe::metrics::Stage;
 use crate::observe::telemetry::Telemetry;
-use crate::plan::{ExitId, Plan};
-use crate::prediction::{self, AuditNote, FrameRef, Latency, Prediction};
-use crate::publish::{CAMERA_CHARS_MAX, PublishError, Publisher, SampleSink};
+use crate::plan::Plan;
+use crate::publish::{PublishError, Publisher, SampleSink};
+
+pub(crate) use desk::flops;
+use desk::{About, Desk, Open};
+pub use handover::{Handover, Serving, hand_over};
 
 /// How long an idle lane sleeps before it shows that it lives.
 const HEARTBEAT: Duration = Duration::from_millis(200);
-
-/// What a lane serves with: a policy and a backbone cut at its exits.
-#[derive(Debug)]
-pub struct Serving<S> {
-    /// Heads and thresholds.
-    pub heads: Arc<HeadSet>,
-    /// Cut at `heads.exits()`. None: the lane's present cut already is.
-    pub segments: Option<S>,
-}
-
-/// The place where a lane finds what it serves with next. The newest wins.
-#[derive(Debug)]
-pub struct Handover<S>(Mutex<Option<Serving<S>>>);
-
-impl<S> Default for Handover<S> {
-    fn default() -> Self {
-        Self(Mutex::new(None))
-    }
-}
-
-impl<S> Handover<S> {
-    /// Leaves `serving` for the lane to take between two batches.
-    pub fn put(&self, serving: Serving<S>) {
-        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A cut that was never taken must not be lost when the next policy needs the same one.
-        let segments = serving.segments.or_else(|| place.take().and_then(|earlier| earlier.segments));
-        *place = Some(Serving { heads: serving.heads, segments });
-    }
-
-    fn take(&self) -> Option<Serving<S>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
 
 /// A lane can't go on; the worker stops and its frames are read again.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +59,7 @@ pub struct Lane<S, A> {
     /// The backbone's plan.
     pub plan: Arc<Plan>,
     /// Frames to classify.
-    pub inbox: Receiver<Taken>,
+    pub inbox: Receiver<Queued>,
     /// Bytes to pixels.
     pub decoder: Decoder,
     /// The backbone, cut.
@@ -131,13 +102,17 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
                     return Ok(());
                 }
                 Next::Idle => self.flush(&mut work)?,
-                Next::Batch(taken) => self.batch(taken, &mut work)?,
+                Next::Batch(queued) => self.batch(queued, &mut work)?,
             }
         }
     }
 
     fn adopt(&mut self, work: &mut Work) -> Result<(), LaneError> {
         if let Some(next) = self.handover.take() {
+            // Exits that are off let nobody out any more, those that wait behind one of them included.
+            if next.heads.exits().is_empty() {
+                self.heads = Arc::clone(&next.heads);
+            }
             self.flush(work)?;
             if let Some(segments) = next.segments {
                 self.segments = segments;
@@ -147,24 +122,21 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
         Ok(())
     }
 
-    /// The policy's audit rate, raised at once while the first exit looks different from when it was certified.
+    /// The policy's audit rate, or what suspicion makes of it; nothing is audited for nobody.
     fn audit_rate(&self, mind: &Mind) -> f64 {
-        let rate = self.heads.audit_rate();
-        match (&self.samples, mind.suspicion.is_suspicious() && !self.heads.exits().is_empty()) {
-            (None, _) => 0.0,
-            (Some(_), true) => rate.max(SUSPICIOUS_RATE),
-            (Some(_), false) => rate,
-        }
+        if self.samples.is_some() { self.heads.audit_rate_under(&mind.suspicion) } else { 0.0 }
     }
 
-    fn batch(&mut self, taken: Vec<Taken>, work: &mut Work) -> Result<(), LaneError> {
+    fn batch(&mut self, queued: Vec<Queued>, work: &mut Work) -> Result<(), LaneError> {
         let started = Instant::now();
-        self.telemetry.batch(taken.len());
-        self.telemetry.waiting(self.inbox.len(), self.publisher.waiting());
+        self.telemetry.batch(queued.len());
         let rate = self.audit_rate(&work.mind);
-        let (audited, served): (Vec<Taken>, Vec<Taken>) =
-            taken.into_iter().partition(|t| batch::is_audited(&t.frame.origin, self.options.seed, rate));
-        if !served.is_empty() {
+        let (audited, served): (Vec<Taken>, Vec<Taken>) = queued
+            .into_iter()
+            .map(Queued::start)
+            .partition(|t| batch::is_audited(&t.frame.origin, self.options.seed, rate));
+        // Rows that wait go on with every batch: under suspicion all frames are audited, and none would come to them.
+        if !served.is_empty() || !work.cascade.is_empty() {
             self.serve(served, started, work)?;
         }
         if !audited.is_empty() {
@@ -174,10 +146,13 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
     }
 
     fn serve(&mut self, taken: Vec<Taken>, started: Instant, work: &mut Work) -> Result<(), LaneError> {
-        let Self { segments, decoder, publisher, telemetry, plan, .. } = self;
-        let desk = Desk { plan, heads: &self.heads, publisher, telemetry, audited: false };
-        let open = desk.decode(taken, started, decoder, segments.load(self.options.max_batch))?;
-        if open.is_empty() {
+        let Self { segments, decoder, publisher, telemetry, heartbeat, plan, .. } = self;
+        let desk = Desk { plan, heads: &self.heads, publisher, telemetry, heartbeat, audited: false };
+        let open = match taken.len() {
+            0 => Vec::new(),
+            _ => desk.decode(taken, started, decoder, segments.load(self.options.max_batch))?,
+        };
+        if open.is_empty() && work.cascade.is_empty() {
             return Ok(());
         }
         let enough = if self.inbox.is_empty() { 1 } else { self.options.max_batch };
@@ -190,8 +165,8 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
     }
 
     fn pass(&mut self, rows: Vec<Open>, enough: usize, work: &mut Work) -> Result<(), LaneError> {
-        let Self { segments, publisher, telemetry, plan, heads, .. } = self;
-        let desk = Desk { plan, heads, publisher, telemetry, audited: false };
+        let Self { segments, publisher, telemetry, heartbeat, plan, heads, .. } = self;
+        let desk = Desk { plan, heads, publisher, telemetry, heartbeat, audited: false };
         let timer = Instant::now();
         let mut published = Ok(());
         let mut pass = Pass { segments, heads, mind: &mut work.mind };
@@ -205,8 +180,8 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
     }
 
     fn audit(&mut self, taken: Vec<Taken>, started: Instant, rate: f64, mind: &mut Mind) -> Result<(), LaneError> {
-        let Self { auditor, decoder, publisher, telemetry, plan, heads, samples, .. } = self;
-        let desk = Desk { plan, heads, publisher, telemetry, audited: true };
+        let Self { auditor, decoder, publisher, telemetry, heartbeat, plan, heads, samples, .. } = self;
+        let desk = Desk { plan, heads, publisher, telemetry, heartbeat, audited: true };
         let open = desk.decode(taken, started, decoder, auditor.load(self.options.max_batch))?;
         if open.is_empty() {
             return Ok(());
@@ -222,7 +197,7 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
                 sink.offer(about[row].sample(plan, audit, rate, false));
             }
             if let (Ok(()), Some(open)) = (&published, open.next()) {
-                published = desk.settle(open, audit.fate, audit_note(audit, heads));
+                published = desk.settle(open, audit.fate, desk::audit_note(audit, heads));
             }
         })?;
         telemetry.stage(Stage::Audit, timer.elapsed());
@@ -261,134 +236,5 @@ struct Work {
     cascade: Cascade<Open>,
 }
 
-/// A decoded frame that has no answer yet; dropped, it is read again.
-#[derive(Debug)]
-struct Open {
-    taken: Taken,
-    /// When its batch began.
-    started: Instant,
-}
-
-/// The part of a lane that turns fates into records: it borrows what it needs, so that the engine stays free to run.
-struct Desk<'a> {
-    plan: &'a Plan,
-    heads: &'a HeadSet,
-    publisher: &'a Publisher,
-    telemetry: &'a Telemetry,
-    audited: bool,
-}
-
-impl Desk<'_> {
-    /// Decodes into consecutive rows of `buffer`; frames that can't be decoded become dead letters and take no row.
-    fn decode(
-        &self,
-        taken: Vec<Taken>,
-        started: Instant,
-        decoder: &mut Decoder,
-        buffer: &mut [f32],
-    ) -> Result<Vec<Open>, PublishError> {
-        let timer = Instant::now();
-        let mut rows = buffer.chunks_exact_mut(self.plan.input.len());
-        let mut row = rows.next();
-        let mut open = Vec::with_capacity(taken.len());
-        for taken in taken {
-            let Some(pixels) = row.as_deref_mut() else { break };
-            match decoder.decode(&taken.frame.payload, taken.frame.content_type(), pixels) {
-                Ok(()) => {
-                    open.push(Open { taken, started });
-                    row = rows.next();
-                }
-                Err(why) => self.reject(taken, &why)?,
-            }
-        }
-        self.telemetry.stage(Stage::Decode, timer.elapsed());
-        Ok(open)
-    }
-
-    fn reject(&self, taken: Taken, why: &Rejection) -> Result<(), PublishError> {
-        tracing::debug!(origin = %taken.frame.origin, %why, "dead letter");
-        self.telemetry.dead_letter(why.reason());
-        self.publisher.dead_letter(&taken.frame, why, taken.ticket)
-    }
-
-    fn settle(&self, open: Open, fate: Fate, note: Option<AuditNote>) -> Result<(), PublishError> {
-        match fate {
-            Fate::Answered(answer) => {
-                let prediction = self.prediction(&open, answer, note);
-                self.publisher.prediction(&open.taken.frame, &prediction, open.taken.ticket)
-            }
-            Fate::NotFinite => {
-                let why =
-                    Rejection::new(RejectReason::BadOutput, "the model's output for this frame is NaN or infinite");
-                self.reject(open.taken, &why)
-            }
-        }
-    }
-
-    fn prediction(&self, open: &Open, answer: Answer, note: Option<AuditNote>) -> Prediction {
-        let Open { taken: Taken { frame, arrived, .. }, started } = open;
-        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
-        let queue = started.saturating_duration_since(*arrived);
-        let total = arrived.elapsed();
-        self.telemetry.answered(answer.exit, total, queue, frame.captured_at_ms);
-        if self.audited {
-            self.telemetry.audited(note.as_ref());
-        }
-        self.telemetry.flops(flops(self.plan, self.heads, answer.exit, self.audited), self.plan.flops);
-        Prediction {
-            camera: frame.camera().chars().take(CAMERA_CHARS_MAX).collect(),
-            frame: FrameRef {
-                topic: frame.origin.topic.to_string(),
-                partition: frame.origin.partition,
-                offset: frame.origin.offset,
-                captured_at: frame.captured_at_ms.and_then(prediction::rfc3339),
-            },
-            label: self.plan.labels.get(answer.class).cloned().unwrap_or_default(),
-            class: answer.class,
-            confidence: f64::from(answer.confidence),
-            exit: answer.exit,
-            exits: self.heads.exits().len(),
-            audited: self.audited,
-            audit: note,
-            model: self.plan.backbone.short(),
-            policy: self.heads.version(),
-            latency_ms: Latency { queue: ms(queue), infer: ms(started.elapsed()), total: ms(total) },
-        }
-    }
-}
-
-/// FLOPs spent on a frame: the backbone up to where it left, and every head that looked at it.
-pub(crate) fn flops(plan: &Plan, heads: &HeadSet, exit: Option<ExitId>, audited: bool) -> u64 {
-    let tried = (0..heads.exits().len()).map(|position| heads.head(position));
-    let tried = tried.filter(|head| audited || exit.is_none_or(|left| head.exit() <= left));
-    let heads_flops: u64 = tried.map(|head| head.flops()).sum();
-    let share = exit.and_then(|e| Some(plan.candidates.get(e.index())?.flops_fraction)).unwrap_or(1.0);
-    (plan.flops as f64 * share) as u64 + heads_flops
-}
-
-/// What a sample says of its frame.
-struct About {
-    origin: Origin,
-    camera: String,
-    captured_at_ms: Option<i64>,
-}
-
-impl About {
-    fn of(frame: &RawFrame) -> Self {
-        Self { origin: frame.origin.clone(), camera: frame.camera(), captured_at_ms: frame.captured_at_ms }
-    }
-
-    /// The sample of an audit, weighted by how many frames it stands for, as it goes on the wire.
-    fn sample(&self, plan: &Plan, audit: &Audit<'_>, rate: f64, copy: bool) -> Result<Vec<u8>, SampleRejection> {
-        let weight = (1.0 / rate) as f32;
-        let (features, scores) = (&audit.features, audit.probabilities);
-        let sample = Sample::from_audit(plan, features, scores, &self.camera, self.captured_at_ms, weight, copy)?;
-        sample.with_origin(&self.origin).encode(plan)
-    }
-}
-
-fn audit_note(audit: &Audit<'_>, heads: &HeadSet) -> Option<AuditNote> {
-    let Fate::Answered(answer) = audit.fate else { return None };
-    let early = || audit.early.is_none_or(|(_, class)| class == answer.class);
-    (!heads.exits().is_empty()).then(|| AuditNote { exit: audit.early.map(|(exit, _)| exit), agrees: early() })
-}
+#[cfg(test)]
+mod tests;

@@ -18,10 +18,11 @@ use crate::engine::Engine;
 use crate::files;
 use crate::heads::store::{HeadStore, Learned, StoreError};
 use crate::heads::{HeadSet, HmacKey, Registry};
-use crate::ingest::{Ingest, IngestError, Ledger, Taken};
+use crate::ingest::{Ingest, IngestError, Ledger, Queued};
 use crate::kafka::Clients;
-use crate::lane::{Handover, Lane, LaneError, LaneOptions, Serving};
+use crate::lane::{Handover, Lane, LaneError, LaneOptions, hand_over};
 use crate::learn::LearnConfig;
+use crate::learn::budget::Purse;
 use crate::learn::leader::Leader;
 use crate::observe::telemetry::Telemetry;
 use crate::publish::{Outputs, PublishError, Publisher, SampleSink};
@@ -242,14 +243,15 @@ impl Wiring<'_> {
     }
 
     fn store(&self, key: Option<HmacKey>) -> Result<HeadStore, WorkerError> {
-        let registry = Registry::new(self.engine.backbone.plan(), key);
+        let exits = &self.config.exits;
+        let registry = Registry::new(self.engine.backbone.plan(), key).promising(exits.epsilon, exits.delta);
         let telemetry = Arc::clone(&self.telemetry);
         Ok(HeadStore::open(&mut self.clients.follower("heads"), &self.config.topics.heads, registry, telemetry)?)
     }
 
     fn lanes(
         &mut self,
-        inbox: &Receiver<Taken>,
+        inbox: &Receiver<Queued>,
         heads: &Arc<HeadSet>,
         publisher: &Arc<Publisher>,
         samples: Option<&Arc<SampleSink>>,
@@ -292,14 +294,21 @@ impl Wiring<'_> {
         self.spawn("heads".into(), move || {
             let mut cut = store.learned().heads().exits().to_vec();
             Ok(store.follow(&stop, |heads| {
-                if let Err(error) = hand_over(&backbone, heads, &cut, &lanes) {
-                    tracing::error!(%error, policy = heads.version(), "policy not adopted: the backbone cannot be cut so");
-                    return false;
+                let handed = hand_over(&lanes, heads, &cut, |exits| backbone.chain(exits));
+                // Exits that are off are off, whatever became of the cut.
+                let in_force = handed.is_ok() || heads.exits().is_empty();
+                match handed {
+                    Ok(()) => cut = heads.exits().to_vec(),
+                    Err(error) => {
+                        tracing::error!(%error, policy = heads.version(), in_force, "the backbone cannot be cut so");
+                    }
                 }
-                cut = heads.exits().to_vec();
-                tracing::info!(policy = heads.version(), exits = ?cut, audit_rate = heads.audit_rate(), "adopted");
-                telemetry.policy(heads);
-                true
+                if in_force {
+                    let exits = heads.exits();
+                    tracing::info!(policy = heads.version(), ?exits, audit_rate = heads.audit_rate(), "adopted");
+                    telemetry.policy(heads);
+                }
+                in_force
             })?)
         })
     }
@@ -318,8 +327,7 @@ impl Wiring<'_> {
             plan: Arc::clone(plan),
             costs: self.engine.costs.clone(),
             config: learn_config(config),
-            cpu_rate: config.learning.cpu_share * cores as f64,
-            cpu_credit_s: config.learning.cpu_credit_s,
+            purse: Purse::new(config.learning.cpu_share * cores as f64, config.learning.cpu_credit_s),
             samples_per_s: config.learning.samples_per_s,
             learned,
             telemetry: Arc::clone(&self.telemetry),
@@ -331,7 +339,7 @@ impl Wiring<'_> {
         })
     }
 
-    fn ingest(&mut self, frames: Sender<Taken>) -> Result<(), WorkerError> {
+    fn ingest(&mut self, frames: Sender<Queued>) -> Result<(), WorkerError> {
         let config = self.config;
         let ingest = Ingest {
             client: self.clients.frames(),
@@ -366,23 +374,6 @@ impl Wiring<'_> {
         self.running += 1;
         Ok(())
     }
-}
-
-fn hand_over(
-    backbone: &Backbone,
-    heads: &Arc<HeadSet>,
-    cut: &[crate::plan::ExitId],
-    lanes: &[Arc<Handover<Chain>>],
-) -> Result<(), BackboneError> {
-    // All cuts are made before the first is handed over: either every lane changes or none.
-    let segments = lanes
-        .iter()
-        .map(|_| if heads.exits() == cut { Ok(None) } else { backbone.chain(heads.exits()).map(Some) })
-        .collect::<Result<Vec<_>, _>>()?;
-    for (lane, segments) in lanes.iter().zip(segments) {
-        lane.put(Serving { heads: Arc::clone(heads), segments });
-    }
-    Ok(())
 }
 
 /// The learner's settings out of the worker's.

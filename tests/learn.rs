@@ -4,10 +4,14 @@
 
 mod learn_support;
 
+use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use learn_support::{Fleet, World, costs, quick};
 use offramp::heads::PolicyState;
+use offramp::learn::budget::{Budget, Purse};
 use offramp::learn::{LearnConfig, Learner, Pace, Step, Unpaced};
 
 #[test]
@@ -180,6 +184,38 @@ fn a_new_leader_goes_on_from_what_is_in_force() {
     assert!(fleet.set.exits().is_empty());
 }
 
+/// One test for a bug: after `exits.epsilon` was tightened, a learner took the looser policy over as certified, and no
+/// stricter one was ever cheaper.
+#[test]
+fn a_learner_that_promises_more_certifies_anew() {
+    let mut world = World::new(7);
+    world.hard = 0.0;
+    let mut fleet = Fleet::new(&world, quick());
+    for _ in 0..3000 {
+        let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
+    }
+    let before = Arc::clone(&fleet.set);
+    assert!(!before.exits().is_empty(), "{:?}", fleet.learner.status());
+    let stricter = LearnConfig { epsilon: 0.005, ..quick() };
+    fleet.learner = Learner::new(&fleet.plan, costs(2), stricter.clone());
+    fleet.learner.resume(before.clone(), fleet.registry.high_water(), i64::MAX);
+    let status = fleet.learner.status();
+    assert_eq!((status.state, status.exits, status.policy), (PolicyState::Learning, 0, before.version()));
+    let mut first = None;
+    for _ in 0..6000 {
+        let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
+        if fleet.set.version() > before.version() {
+            first.get_or_insert_with(|| (fleet.set.exits().len(), fleet.set.audit_rate()));
+        }
+    }
+    assert_eq!(first, Some((0, 1.0)), "exits off and everything audited");
+    assert!(
+        fleet.set.certificate().is_some_and(|held| held.epsilon <= stricter.epsilon),
+        "{:?}",
+        fleet.learner.status()
+    );
+}
+
 /// Goal: a new leader that reads the whole log back neither alarms at, nor learns from, the time before a change.
 #[test]
 fn a_new_leader_ignores_the_time_before_the_last_alarm() {
@@ -270,6 +306,31 @@ fn audits_stay_within_the_fleets_limit() {
     assert!(learner.work(&mut Unpaced).is_none());
 }
 
+/// One test for a bug: workers that were suspicious audited every frame, whatever the fleet may make of samples.
+#[test]
+fn suspicion_stays_within_the_fleets_limit() {
+    let mut world = World::new(8);
+    let mut fleet = Fleet::new(&world, quick());
+    for _ in 0..4000 {
+        let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
+    }
+    assert!(!fleet.set.exits().is_empty() && fleet.set.audit_rate() < 0.02, "{:?}", fleet.learner.status());
+    fleet.learner.limit_audits(0.2);
+    fleet.reset_counts();
+    // Surer than ever, and right: a suspicion that lasts until it is examined.
+    world.noise = vec![0.1, 0.1];
+    while !fleet.suspicion.is_suspicious() && fleet.served < 4000 {
+        let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
+    }
+    assert!(fleet.suspicion.is_suspicious(), "{:?}", fleet.learner.status());
+    fleet.reset_counts();
+    for _ in 0..1000 {
+        let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
+    }
+    // Binomial(1,000, 0.2): standard deviation 13.
+    assert!((60..=260).contains(&fleet.audited), "{} audits", fleet.audited);
+}
+
 /// Goal: a lasting change that breaks no promise is examined once and is then the new normal.
 #[test]
 fn a_harmless_change_does_not_keep_audits_up() {
@@ -305,4 +366,45 @@ fn an_epsilon_out_of_reach_leaves_exits_off_and_says_so() {
         assert!(learner.work(&mut Unpaced).is_none());
     }
     assert_eq!(learner.status().why, "certifying needs 52981 clean audits, has 120");
+}
+
+/// Goal: two terms of a learner together stay inside one budget, whatever there is to learn. Method: each on a thread of
+/// its own, whose CPU time is the real one, while the time that refills the bucket passes a millisecond with each frame.
+#[test]
+fn a_live_learner_stays_inside_its_budget() {
+    const RATE: f64 = 0.02;
+    const CREDIT: f64 = 0.2;
+    const FRAMES: u32 = 2000;
+    let (purse, start) = (Purse::new(RATE, CREDIT), Instant::now());
+    let term = |from: u32| {
+        let over = AtomicBool::new(false);
+        let now = Cell::new(start + Duration::from_millis(from.into()));
+        let mut world = World::new(17);
+        let frames: Vec<_> = (0..FRAMES).map(|_| world.frame(0.0).sample(&world.plan(), 1.0)).collect();
+        let mut learner = Learner::new(&world.plan(), costs(2), quick());
+        let (before, paid) = (thread_cpu(), purse.spent());
+        let mut budget = Budget::with_clock(&purse, &over, || now.get());
+        for (sample, position) in frames.into_iter().zip(0..) {
+            now.set(now.get() + Duration::from_millis(1));
+            learner.observe(sample, position).expect("sound");
+            budget.begin();
+            while budget.work(&mut learner).is_some() {}
+        }
+        let _ = budget.in_debt();
+        (thread_cpu() - before, purse.spent() - paid, learner.status().versions)
+    };
+    let terms =
+        [0, FRAMES].map(|from| std::thread::scope(|scope| scope.spawn(|| term(from)).join().expect("no panic")));
+    let used: f64 = terms.iter().map(|(cpu, ..)| cpu).sum();
+    let allowed = CREDIT + RATE * f64::from(2 * FRAMES) / 1e3;
+    // The work between two questions to the pace (a training's end is the longest) and what cannot wait: taking samples.
+    assert!(used < allowed + 0.5, "{used} s of CPU time, {allowed} s allowed: {terms:?}");
+    assert!(used > CREDIT * 0.9, "there was work for more: {terms:?}");
+    let paid: f64 = terms.iter().map(|(_, paid, _)| paid).sum();
+    assert!((paid - used).abs() < 0.05, "what is paid is what is used: {terms:?}");
+}
+
+fn thread_cpu() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }

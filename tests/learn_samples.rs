@@ -14,6 +14,7 @@ mod learn_support;
 
 use learn_support::{World, costs, plan, quick};
 use offramp::frame::Origin;
+use offramp::heads::LEAST_AUDIT_RATE;
 use offramp::learn::{Learner, Sample, SampleRejection, Unpaced};
 use offramp::plan::{Fingerprint, Plan};
 use proptest::prelude::*;
@@ -90,6 +91,10 @@ fn unsound_audits_are_refused() {
     assert_eq!(try_with(&[&a, &b], &even, Some(-5), 1.0), "clock");
     assert_eq!(try_with(&[&a, &b], &even, Some(i64::MAX), 1.0), "clock");
     assert_eq!(try_with(&[&a, &b], &even, None, f32::INFINITY), "number");
+    // One test for a bug: one forged weight of a billion frames alarmed at once.
+    assert_eq!(try_with(&[&a, &b], &even, None, 1e9), "number");
+    assert_eq!(try_with(&[&a, &b], &even, None, 0.5), "number");
+    assert_eq!(try_with(&[&a, &b], &even, None, (1.0 / LEAST_AUDIT_RATE) as f32), "taken");
 }
 
 #[test]

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::let_underscore_must_use, reason = "a test fails by panicking")]
 #![allow(clippy::float_cmp, reason = "counters count")]
 
+mod learn_support;
+
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -12,11 +14,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use offramp::frame::RejectReason;
+use offramp::learn::SampleRejection;
 use offramp::observe::health::{Condition, Health};
 use offramp::observe::http;
 use offramp::observe::metrics::{
     BuildInfo, Kind, Metrics, Outcome, Queue, Rebalance, SampleOutcome, Stage, TABLE, markdown,
 };
+use offramp::observe::telemetry::Telemetry;
 use offramp::plan::ExitId;
 
 fn metrics() -> Arc<Metrics> {
@@ -112,12 +116,16 @@ fn a_partition_that_was_taken_away_is_not_reported_any_more() {
 }
 
 #[test]
-fn queues_show_their_last_depth() {
+fn queues_show_what_waits_in_them() {
     let metrics = metrics();
-    metrics.queue_depth(Queue::Lanes, 7);
-    metrics.queue_depth(Queue::Lanes, 2);
-    assert_eq!(parse(&metrics.render())[r#"offramp_queue_depth{queue="lanes"}"#], 2.0);
-    assert_eq!(parse(&metrics.render())[r#"offramp_queue_depth{queue="answers"}"#], 0.0);
+    let depth =
+        |queue: Queue| parse(&metrics.render())[&format!("offramp_queue_depth{{queue=\"{}\"}}", queue.as_str())];
+    let (first, second) = (metrics.waits(Queue::Lanes), metrics.waits(Queue::Lanes));
+    assert_eq!((depth(Queue::Lanes), depth(Queue::Answers)), (2.0, 0.0));
+    drop(first);
+    assert_eq!(depth(Queue::Lanes), 1.0);
+    drop(second);
+    assert_eq!(depth(Queue::Lanes), 0.0);
 }
 
 #[test]
@@ -130,6 +138,31 @@ fn the_hit_ratio_forgets_what_is_older_than_a_minute() {
     assert_eq!(metrics.hit_ratio(), None);
     metrics.answered(Some(ExitId(8)), Duration::ZERO);
     assert_eq!(metrics.hit_ratio(), Some(1.0));
+}
+
+/// One test for a bug: samples that were unfit to learn from were one number, whatever the reason.
+#[test]
+fn rejected_samples_are_counted_by_reason() {
+    let metrics = metrics();
+    metrics.sample_rejected(&SampleRejection::Number("a weight"));
+    metrics.sample_rejected(&SampleRejection::Duplicate);
+    metrics.sample_rejected(&SampleRejection::Duplicate);
+    metrics.samples(SampleOutcome::Sent, 4);
+    let values = parse(&metrics.render());
+    let rejected = |reason: &str| values[&format!("offramp_samples_total{{outcome=\"rejected\",reason=\"{reason}\"}}")];
+    assert_eq!([rejected("number"), rejected("duplicate"), rejected("clock")], [1.0, 2.0, 0.0]);
+    assert_eq!(values[r#"offramp_samples_total{outcome="sent",reason=""}"#], 4.0);
+}
+
+/// One test for a bug: what audits and copies cost more than the plain model was in no number that could be plotted.
+#[test]
+fn a_loss_of_flops_shows() {
+    let telemetry = Telemetry::new("one", &Arc::new(learn_support::plan(&[12], 4))).unwrap();
+    telemetry.flops(1100, 1000);
+    telemetry.flops(1000, 0);
+    let values = parse(&telemetry.metrics().render());
+    let total = |what: &str| values[&format!("offramp_flops_{what}_total")];
+    assert_eq!([total("spent"), total("plain"), total("saved")], [2100.0, 1000.0, 0.0]);
 }
 
 #[test]

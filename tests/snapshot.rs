@@ -207,3 +207,49 @@ fn a_head_for_a_thousand_classes_stays_below_a_megabyte() {
     let shape_bytes = 1024 * 128 * 2 + 128 * 1001 * 2 + 1024 * 8 + 1001 * 8 + 128 * 4 + 200;
     assert!(shape_bytes < 1_000_000);
 }
+
+/// One test for a bug: after `exits.epsilon` was tightened, workers went on serving exits by the looser certificate.
+#[test]
+fn a_certificate_for_less_than_the_worker_promises_lets_nobody_out() {
+    let (plan, publications) = publications();
+    let last = publications.last().expect("some");
+    let promised = *last.set().certificate().expect("certified");
+    let adopt = |epsilon: f64, delta: f64| {
+        let mut registry = Registry::new(plan, None).promising(epsilon, delta);
+        let told: Vec<Accepted> = records(None)
+            .iter()
+            .map(|(key, value)| registry.accept(key.as_bytes(), Some(value)).expect("our own"))
+            .collect();
+        let loose = told.iter().any(|accepted| matches!(accepted, Accepted::TooLoose(_)));
+        (loose, registry.adopted().exits().len(), registry.adopted().version(), registry.high_water())
+    };
+    let newest = last.sequence();
+    assert_eq!(adopt(promised.epsilon, promised.delta), (false, last.set().exits().len(), newest, newest));
+    assert_eq!(adopt(promised.epsilon / 10.0, promised.delta), (true, 0, newest, newest));
+    assert_eq!(adopt(promised.epsilon, promised.delta / 10.0), (true, 0, newest, newest));
+}
+
+/// Goal: what a fleet has learned survives the upgrade to the format that has a limit of audits.
+#[test]
+fn policies_of_the_format_before_are_read() {
+    let (plan, publications) = publications();
+    let mut registry = Registry::new(plan, None);
+    for (key, value) in publications[0].records(plan, None).expect("small") {
+        let older = if key.ends_with("policy") { of_format_1(&value) } else { value };
+        assert!(registry.accept(key.as_bytes(), Some(&older)).is_ok());
+    }
+    assert_eq!(registry.adopted().exits(), publications[0].set().exits());
+    assert!((registry.adopted().audit_limit() - 1.0).abs() < 1e-9);
+}
+
+/// The same record as the format before wrote it: no limit at its end.
+fn of_format_1(record: &[u8]) -> Vec<u8> {
+    let (header, payload) = record.split_at(116);
+    let payload = &payload[..payload.len() - 8];
+    let mut older = header.to_vec();
+    older[4] = 1;
+    older[80..84].copy_from_slice(&u32::try_from(payload.len()).expect("small").to_le_bytes());
+    older[84..116].copy_from_slice(blake3::hash(payload).as_bytes());
+    older.extend(payload);
+    older
+}

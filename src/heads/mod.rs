@@ -17,7 +17,7 @@ mod suspicion;
 
 pub use confidence::{Confidence, Threshold};
 pub use head::{Head, HeadError, HeadParts, MAX_FEATURES, MAX_HIDDEN, MAX_OUTPUTS, Scratch, Verdict};
-pub use policy::{Policy, PolicyExit, PolicyState};
+pub use policy::{LEAST_AUDIT_RATE, Policy, PolicyExit, PolicyState};
 pub use registry::{Accepted, Registry};
 pub use set::{Certificate, Decision, HeadSet, PathAnswer};
 pub use snapshot::{HmacKey, RecordHeader, SnapshotRejection};

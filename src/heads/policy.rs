@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 use crate::heads::{Certificate, Reference};
 use crate::plan::ExitId;
 
+/// Least share of frames that is audited, whatever the fleet's limit: the least that `exits.audit_floor` may be. So no audit
+/// stands for more frames than one over it.
+pub const LEAST_AUDIT_RATE: f64 = 1e-4;
+
 /// Why a policy has the exits that it has; shown to people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PolicyState {
@@ -61,6 +65,9 @@ pub struct Policy {
     /// How sure the first exit was at certification or after a suspicion that came to nothing. Only beside an exit, and not
     /// always there: a hundred confidences are needed for one, and without it nobody suspects anything.
     pub reference: Option<Reference>,
+    /// Most of all frames that may be audited, in (0, 1]: a worker that is suspicious stays within what the fleet may make
+    /// of samples. Last in the record, because records of format 1 end before it.
+    pub audit_limit: f64,
 }
 
 impl Policy {
@@ -78,6 +85,9 @@ impl Policy {
         }
         if !(0.0..=1.0).contains(&self.audit_rate) {
             return Some("an audit rate outside [0, 1]");
+        }
+        if !(self.audit_limit > 0.0 && self.audit_limit <= 1.0) {
+            return Some("a limit of audits outside (0, 1]");
         }
         if self.certificate.is_some() == self.exits.is_empty() {
             return Some("exits without a certificate or the reverse");

@@ -22,6 +22,8 @@ pub enum Accepted {
     Adopt(Arc<HeadSet>),
     /// Checked and kept; nothing changes for now.
     Stored,
+    /// As [`Accepted::Adopt`], but its certificate promises less than it must here: its exits are left out.
+    TooLoose(Arc<HeadSet>),
     /// Another model's record.
     Foreign,
 }
@@ -31,6 +33,8 @@ pub enum Accepted {
 pub struct Registry {
     plan: Plan,
     key: Option<HmacKey>,
+    /// The least promise, epsilon and delta, by which exits are served; none: any.
+    promise: Option<(f64, f64)>,
     heads: BTreeMap<ExitId, BTreeMap<u64, Arc<Head>>>,
     policies: BTreeMap<u64, Policy>,
     adopted: Arc<HeadSet>,
@@ -44,11 +48,19 @@ impl Registry {
         Self {
             plan: plan.clone(),
             key,
+            promise: None,
             heads: BTreeMap::new(),
             policies: BTreeMap::new(),
             adopted: Arc::new(HeadSet::empty()),
             high_water: 0,
         }
+    }
+
+    /// Serves exits only by certificates that promise at most this disagreement with at least this confidence: a policy
+    /// that was certified under looser settings is still in the topic when they are tightened.
+    #[must_use]
+    pub fn promising(self, epsilon: f64, delta: f64) -> Self {
+        Self { promise: Some((epsilon, delta)), ..self }
     }
 
     /// What to serve with.
@@ -165,11 +177,18 @@ impl Registry {
         match complete.filter(|set| set.version() > self.adopted.version()) {
             Some(set) => {
                 self.policies = self.policies.split_off(&set.version());
-                self.adopted = Arc::new(set);
-                Accepted::Adopt(Arc::clone(&self.adopted))
+                let too_loose = self.is_too_loose(&set);
+                self.adopted = Arc::new(if too_loose { set.without_exits() } else { set });
+                let adopted = Arc::clone(&self.adopted);
+                if too_loose { Accepted::TooLoose(adopted) } else { Accepted::Adopt(adopted) }
             }
             None => Accepted::Stored,
         }
+    }
+
+    fn is_too_loose(&self, set: &HeadSet) -> bool {
+        let too_loose = |(epsilon, delta)| set.certificate().is_some_and(|held| held.is_looser_than(epsilon, delta));
+        self.promise.is_some_and(too_loose)
     }
 
     /// The policy with its heads, if all are held.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use half::f16;
 use serde::{Deserialize, Serialize};
 
-use crate::heads::{Confidence, Head, Policy, Reference, Scratch, Threshold, Verdict};
+use crate::heads::{Confidence, Head, Policy, Reference, SUSPICIOUS_RATE, Scratch, Suspicion, Threshold, Verdict};
 use crate::plan::ExitId;
 
 /// The promise of a policy: P(served answer != backbone's) <= `epsilon`, with confidence 1 - `delta`.
@@ -23,6 +23,14 @@ pub struct Certificate {
     pub disagreements: u64,
     /// Upper confidence bound of the disagreement (Clopper-Pearson at the share of `delta` that this look had).
     pub bound: f64,
+}
+
+impl Certificate {
+    /// Whether it promises less than at most `epsilon` with confidence 1 - `delta`.
+    #[must_use]
+    pub fn is_looser_than(&self, epsilon: f64, delta: f64) -> bool {
+        self.epsilon > epsilon || self.delta > delta
+    }
 }
 
 /// One exit of a policy.
@@ -61,6 +69,7 @@ pub struct HeadSet {
     ids: Vec<ExitId>,
     exits: Vec<SetExit>,
     audit_rate: f64,
+    audit_limit: f64,
     copies: u8,
     log: (i64, i64),
     certificate: Option<Certificate>,
@@ -76,6 +85,7 @@ impl HeadSet {
             ids: Vec::new(),
             exits: Vec::new(),
             audit_rate: 1.0,
+            audit_limit: 1.0,
             copies: 1,
             log: (i64::MIN, i64::MIN),
             certificate: None,
@@ -89,8 +99,15 @@ impl HeadSet {
         exits.sort_by_key(|exit| exit.head.exit());
         let ids = exits.iter().map(|exit| exit.head.exit()).collect();
         let audit_rate = if (0.0..=1.0).contains(&policy.audit_rate) { policy.audit_rate } else { 1.0 };
+        let audit_limit = policy.audit_limit;
         let (copies, certificate, reference) = (policy.copies, policy.certificate, policy.reference.clone());
-        Self { version, ids, exits, audit_rate, copies, log: policy.log, certificate, reference }
+        Self { version, ids, exits, audit_rate, audit_limit, copies, log: policy.log, certificate, reference }
+    }
+
+    /// The same policy with its exits off, and no promise that nobody needs. Number, audits and places in the log stay.
+    #[must_use]
+    pub fn without_exits(&self) -> Self {
+        Self { ids: Vec::new(), exits: Vec::new(), certificate: None, reference: None, ..self.clone() }
     }
 
     /// Sequence number of the policy; 0: nothing learned yet.
@@ -127,6 +144,23 @@ impl HeadSet {
     #[must_use]
     pub fn audit_rate(&self) -> f64 {
         self.audit_rate
+    }
+
+    /// Most of all frames that may be audited, in (0, 1].
+    #[must_use]
+    pub fn audit_limit(&self) -> f64 {
+        self.audit_limit
+    }
+
+    /// [`HeadSet::audit_rate`], raised at once while the first exit looks different from when it was certified, as far as
+    /// the fleet's limit allows.
+    #[must_use]
+    pub fn audit_rate_under(&self, suspicion: &Suspicion) -> f64 {
+        if suspicion.is_suspicious() && !self.exits.is_empty() {
+            self.audit_rate.max(SUSPICIOUS_RATE.min(self.audit_limit))
+        } else {
+            self.audit_rate
+        }
     }
 
     /// Copies (mirrored first, then shifted) to be made of each audited frame, if the model's manifest allows it.
@@ -238,6 +272,7 @@ mod tests {
             log: (0, 0),
             certificate: None,
             reference: None,
+            audit_limit: 1.0,
         };
         HeadSet::new(5, exits.collect(), &policy)
     }

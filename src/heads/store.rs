@@ -214,6 +214,14 @@ impl HeadStore {
 fn accept(registry: &mut Registry, telemetry: &Telemetry, record: &Record) -> Option<Arc<HeadSet>> {
     let (outcome, reason, adopted) = match registry.accept(&record.key, record.value.as_deref()) {
         Ok(Accepted::Adopt(heads)) => ("adopted", "", Some(heads)),
+        Ok(Accepted::TooLoose(heads)) => {
+            let policy = heads.version();
+            tracing::warn!(
+                policy,
+                "certified for a looser promise than exits.epsilon and exits.delta: its exits stay off"
+            );
+            ("rejected", "promise", Some(heads))
+        }
         Ok(Accepted::Stored) => ("stored", "", None),
         Ok(Accepted::Foreign) => ("foreign", "", None),
         Err(rejection) => {

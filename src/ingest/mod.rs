@@ -22,8 +22,9 @@ pub use offsets::{Ledger, Ticket};
 
 use crate::frame::{Origin, RawFrame};
 use crate::kafka::{self, Consequence};
+use crate::observe::depth::Depth;
 use crate::observe::health::Heartbeat;
-use crate::observe::metrics::{Rebalance as Kind, TICK};
+use crate::observe::metrics::{Queue, Rebalance as Kind, TICK};
 use crate::observe::telemetry::Telemetry;
 
 const POLL: Duration = Duration::from_millis(50);
@@ -39,6 +40,28 @@ pub struct Taken {
     pub ticket: Ticket,
     /// When it arrived in this worker.
     pub arrived: Instant,
+}
+
+/// A frame that waits for a lane.
+#[derive(Debug)]
+pub struct Queued {
+    taken: Taken,
+    waits: Depth,
+}
+
+impl Queued {
+    /// From now on it waits.
+    #[must_use]
+    pub fn new(taken: Taken, telemetry: &Telemetry) -> Self {
+        Self { taken, waits: telemetry.waits(Queue::Lanes) }
+    }
+
+    /// Its batch begins.
+    #[must_use]
+    pub fn start(self) -> Taken {
+        drop(self.waits);
+        self.taken
+    }
 }
 
 /// Input failed for good.
@@ -88,7 +111,7 @@ impl Ingest {
     ///
     /// # Errors
     /// When the consumer cannot be made, or Kafka says what cannot be cured by waiting.
-    pub fn run(self, frames: Sender<Taken>, stop: &AtomicBool) -> Result<(), IngestError> {
+    pub fn run(self, frames: Sender<Queued>, stop: &AtomicBool) -> Result<(), IngestError> {
         let context =
             Groups { ledger: self.ledger.clone(), topic: self.topic.clone(), telemetry: Arc::clone(&self.telemetry) };
         let start = |source| IngestError::Start { topic: self.topic.clone(), source };
@@ -110,7 +133,7 @@ impl Ingest {
             state.commit_if_due();
             if let Some(taken) = state.poll()? {
                 // Lanes end only after this thread, unless one failed; then the worker stops and so do we.
-                if frames.send(taken).is_err() {
+                if frames.send(Queued::new(taken, &self.telemetry)).is_err() {
                     break;
                 }
             }

@@ -58,6 +58,15 @@ impl Drop for Ticket {
 }
 
 impl Partition {
+    fn new(epoch: u64) -> Self {
+        Self { epoch, taken: VecDeque::new(), finished_to: None, committed: None, doubted: None }
+    }
+
+    /// The newest offset that was taken, if it is still known: what is in flight or one below the finished prefix.
+    fn newest(&self) -> Option<i64> {
+        self.taken.back().map(|(offset, _)| *offset).or(self.finished_to.map(|to| to - 1))
+    }
+
     fn finish(&mut self, offset: i64) {
         if let Ok(position) = self.taken.binary_search_by_key(&offset, |(taken, _)| *taken) {
             self.taken[position].1 = true;
@@ -84,10 +93,7 @@ impl Ledger {
         let mut inner = self.lock();
         inner.epoch += 1;
         let epoch = inner.epoch;
-        inner.partitions.insert(
-            partition,
-            Partition { epoch, taken: VecDeque::new(), finished_to: None, committed: None, doubted: None },
-        );
+        inner.partitions.insert(partition, Partition::new(epoch));
     }
 
     /// A partition is no longer ours: returns the offset to commit now, if any frame was finished; its open tickets are
@@ -97,18 +103,21 @@ impl Ledger {
         self.lock().partitions.remove(&partition).and_then(|p| p.finished_to)
     }
 
-    /// A frame was taken. None when the partition is not ours, or the offset was taken before.
+    /// A frame was taken. None when the partition is not ours. Offsets that go back mean that the topic was made anew or cut
+    /// off, or that frames are read again: what was known of the partition is void, as if it had been assigned anew. Frames
+    /// read again are duplicates at worst; refused, they would be passed over by the next commit.
     #[must_use]
     pub fn take(&self, partition: i32, offset: i64) -> Option<Ticket> {
         let mut inner = self.lock();
+        let inner = &mut *inner;
         let entry = inner.partitions.get_mut(&partition)?;
-        if entry.taken.back().is_some_and(|(last, _)| *last >= offset) {
-            return None;
+        if entry.newest().is_some_and(|newest| newest >= offset) {
+            inner.epoch += 1;
+            *entry = Partition::new(inner.epoch);
         }
         entry.taken.push_back((offset, false));
         let epoch = entry.epoch;
         inner.alive += 1;
-        drop(inner);
         Some(Ticket { ledger: self.clone(), partition, offset, epoch })
     }
 
@@ -198,6 +207,40 @@ mod tests {
                 }
                 let partition_end = ledger.lock().partitions.get(&0).and_then(|p| p.finished_to);
                 prop_assert_eq!(partition_end, prefix);
+            }
+            prop_assert_eq!(ledger.in_flight(), open.len());
+        }
+    }
+
+    proptest! {
+        /// One test for a bug: frames of a topic that was made anew were skipped, and later ones committed past them. Model:
+        /// every frame of ours has a ticket, and no commit goes past one that was taken since the last step back.
+        #[test]
+        fn offsets_that_go_back_void_what_was_known(
+            steps in prop::collection::vec((0_i64..12, any::<Option<prop::sample::Index>>()), 1..80),
+        ) {
+            let ledger = Ledger::default();
+            ledger.assign(0);
+            let (mut open, mut run): (Vec<Ticket>, Vec<(i64, bool)>) = (Vec::new(), Vec::new());
+            let mut epoch = None;
+            for (offset, finished) in steps {
+                if run.last().is_some_and(|(newest, _)| *newest >= offset) {
+                    run.clear();
+                }
+                let ticket = ledger.take(0, offset).expect("ours");
+                if run.is_empty() {
+                    prop_assert_ne!(epoch.replace(ticket.epoch), Some(ticket.epoch));
+                }
+                run.push((offset, false));
+                open.push(ticket);
+                if let Some(index) = finished {
+                    let ticket = open.swap_remove(index.index(open.len()));
+                    let ours = run.iter_mut().find(|(taken, _)| Some(ticket.epoch) == epoch && *taken == ticket.offset);
+                    ours.into_iter().for_each(|(_, done)| *done = true);
+                    ticket.finish();
+                }
+                let prefix = run.iter().take_while(|(_, done)| *done).last().map(|(taken, _)| taken + 1);
+                prop_assert_eq!(ledger.finished(), prefix.map(|to| (0, to)).into_iter().collect::<Vec<_>>());
             }
             prop_assert_eq!(ledger.in_flight(), open.len());
         }

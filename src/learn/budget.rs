@@ -1,11 +1,12 @@
-//! The CPU that learning may use: a token bucket over the learning thread's own CPU time.
+//! The CPU that learning may use: a token bucket over CPU time, kept for the life of the process.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Pace, Step};
+use super::{Learner, Pace, Publication, Step};
 
 /// Longest stretch of work before new samples are looked at: an alarm must not wait for a training.
 const STRETCH: Duration = Duration::from_millis(250);
@@ -25,57 +26,107 @@ impl Bucket {
     }
 }
 
-/// Holds a thread to `rate` CPU seconds per second after a first `credit`. Belongs to the thread that made it.
+/// What a worker may spend on learning: `rate` CPU seconds per second after a first `credit`, whichever thread spends them.
+/// It outlives the terms of the learner: an election is no new credit.
+#[derive(Debug, Clone)]
+pub struct Purse(Arc<Mutex<Account>>);
+
 #[derive(Debug)]
-pub struct Budget<'a> {
+struct Account {
     bucket: Bucket,
-    wall: Instant,
+    /// Refilled up to here; none: nobody has asked yet.
+    filled: Option<Instant>,
+    spent: f64,
+}
+
+impl Purse {
+    /// A full bucket.
+    #[must_use]
+    pub fn new(rate: f64, credit: f64) -> Self {
+        let bucket = Bucket { tokens: credit, credit, rate };
+        Self(Arc::new(Mutex::new(Account { bucket, filled: None, spent: 0.0 })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Account> {
+        // Numbers that are updated together; a panic elsewhere cannot have left them half written.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `cpu` seconds were spent up to `now`; true while more was used than has been refilled.
+    fn spend(&self, now: Instant, cpu: f64) -> bool {
+        let mut account = self.lock();
+        let wall = account.filled.map_or(Duration::ZERO, |filled| now.saturating_duration_since(filled));
+        account.filled = account.filled.max(Some(now));
+        account.bucket.spend(wall.as_secs_f64(), cpu);
+        account.spent += cpu;
+        account.bucket.tokens < 0.0
+    }
+
+    /// Runs something that learning causes on a thread that does other things too, and pays for it.
+    pub fn pay<T>(&self, work: impl FnOnce() -> T) -> T {
+        let before = thread_cpu();
+        let result = work();
+        self.spend(Instant::now(), thread_cpu() - before);
+        result
+    }
+
+    /// CPU seconds spent since it was made.
+    #[must_use]
+    pub fn spent(&self) -> f64 {
+        self.lock().spent
+    }
+}
+
+/// Holds one thread, whose whole CPU time is spent on learning, to the purse. Belongs to the thread that made it.
+#[derive(Debug)]
+pub struct Budget<'a, C = fn() -> Instant> {
+    purse: &'a Purse,
+    clock: C,
     cpu: f64,
-    started: f64,
     stretch: Instant,
     over: &'a AtomicBool,
 }
 
 impl<'a> Budget<'a> {
-    /// A full bucket. `over` cuts rests short.
+    /// Pays out of `purse`. `over` cuts work short.
     #[must_use]
-    pub fn new(rate: f64, credit: f64, over: &'a AtomicBool) -> Self {
-        let cpu = thread_cpu();
-        Self {
-            bucket: Bucket { tokens: credit, credit, rate },
-            wall: Instant::now(),
-            cpu,
-            started: cpu,
-            stretch: Instant::now(),
-            over,
-        }
+    pub fn new(purse: &'a Purse, over: &'a AtomicBool) -> Self {
+        Self::with_clock(purse, over, Instant::now)
+    }
+}
+
+impl<'a, C: Fn() -> Instant> Budget<'a, C> {
+    /// [`Budget::new`] with another clock for what passes beside the CPU time.
+    #[must_use]
+    pub fn with_clock(purse: &'a Purse, over: &'a AtomicBool, clock: C) -> Self {
+        Self { purse, cpu: thread_cpu(), stretch: clock(), clock, over }
     }
 
     /// A stretch of work begins.
     pub fn begin(&mut self) {
-        self.stretch = Instant::now();
+        self.stretch = (self.clock)();
     }
 
-    /// Whether more was used than has been refilled: then one slice at a time, with rests between.
+    /// Whether more was used than has been refilled: then only alarms are looked for.
     pub fn in_debt(&mut self) -> bool {
-        let (wall, cpu) = (Instant::now(), thread_cpu());
-        self.bucket.spend((wall - self.wall).as_secs_f64(), cpu - self.cpu);
-        (self.wall, self.cpu) = (wall, cpu);
-        self.bucket.tokens < 0.0
+        let cpu = thread_cpu();
+        let spent = cpu - std::mem::replace(&mut self.cpu, cpu);
+        self.purse.spend((self.clock)(), spent)
     }
 
-    /// CPU seconds used since it was made.
-    #[must_use]
-    pub fn spent(&self) -> f64 {
-        thread_cpu() - self.started
+    /// Lets the learner work as far as the budget reaches; what it has to tell, if anything. An alarm does not wait until
+    /// the bucket fills again.
+    pub fn work(&mut self, learner: &mut Learner) -> Option<Publication> {
+        if self.in_debt() { learner.alarm() } else { learner.work(self) }
     }
 }
 
-impl Pace for Budget<'_> {
+impl<C: Fn() -> Instant> Pace for Budget<'_, C> {
     /// Asks for a pause while the bucket is in debt, after a stretch of work, and when the term is over. It never rests
     /// itself: samples must be looked at meanwhile.
     fn slice(&mut self) -> Step {
-        let enough = self.in_debt() || self.stretch.elapsed() >= STRETCH || self.over.load(Ordering::Acquire);
+        let stretched = (self.clock)().saturating_duration_since(self.stretch) >= STRETCH;
+        let enough = self.in_debt() || stretched || self.over.load(Ordering::Acquire);
         if enough { Step::Pause } else { Step::Continue }
     }
 }
@@ -107,5 +158,19 @@ mod tests {
                 prop_assert!(cpu <= credit + rate * wall + 5.0 + 1e-6);
             }
         }
+    }
+
+    /// One test for a bug: each term of a learner had a credit of its own, and its CPU time counted from zero.
+    #[test]
+    fn a_new_term_goes_on_with_what_is_left() {
+        let (purse, over, start) = (Purse::new(0.5, 10.0), AtomicBool::new(false), Instant::now());
+        assert!(!purse.spend(start, 9.0));
+        for term in 0..3 {
+            let mut budget = Budget::with_clock(&purse, &over, || start);
+            let in_debt = purse.spend(start, 0.5 + f64::from(term)) | budget.in_debt();
+            assert_eq!(in_debt, term > 0, "term {term}");
+        }
+        assert!((13.5..13.6).contains(&purse.spent()), "{}", purse.spent());
+        assert!(!purse.spend(start + Duration::from_secs(10), 0.0), "refilled by then");
     }
 }

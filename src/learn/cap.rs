@@ -21,8 +21,9 @@ pub(crate) struct Cap {
 }
 
 impl Cap {
-    pub(crate) fn new(samples_per_s: f64) -> Self {
-        Self { samples_per_s, share: 1.0, since: None, samples: 0, frames: 0.0, originals: 0 }
+    /// `share` is what holds so far.
+    pub(crate) fn new(samples_per_s: f64, share: f64) -> Self {
+        Self { samples_per_s, share, since: None, samples: 0, frames: 0.0, originals: 0 }
     }
 
     /// A sample came in; an original stands for `weight` frames.
@@ -61,7 +62,7 @@ mod tests {
     /// Goal: whatever the frame rate and the share so far, the next share keeps the fleet within the cap.
     #[test]
     fn the_share_follows_the_fleet() {
-        let mut cap = Cap::new(100.0);
+        let mut cap = Cap::new(100.0, 1.0);
         assert_eq!(cap.share(Duration::ZERO), None);
         let mut play = |from: u64, frames_per_s: f64, share: f64, copies: u64| {
             let audits = (frames_per_s * share * 10.0) as u64;

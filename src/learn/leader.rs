@@ -9,20 +9,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use super::budget::Budget;
+use super::budget::{Budget, Purse};
 use super::cap::Cap;
+use super::inbox::{Inbox, Input};
 use super::{EncodeError, LearnConfig, Learner, Publication, Sample};
 use crate::heads::store::{self, Learned, StoreError};
 use crate::heads::{HmacKey, Registry};
 use crate::kafka::{Consequence, Quiet, REQUEST_TIMEOUT, consequence};
-use crate::observe::metrics::SampleOutcome;
 use crate::observe::telemetry::Telemetry;
 use crate::plan::{CostTable, Plan};
 
@@ -86,10 +86,8 @@ pub struct Leader {
     pub costs: CostTable,
     /// The promise and the learner's settings.
     pub config: LearnConfig,
-    /// CPU seconds per second that learning may use.
-    pub cpu_rate: f64,
-    /// CPU seconds that it may use at once.
-    pub cpu_credit_s: f64,
+    /// CPU seconds that learning may use, in this term and all others.
+    pub purse: Purse,
     /// Samples a second that the whole fleet may make.
     pub samples_per_s: f64,
     /// What is in force, as the store sees it.
@@ -184,11 +182,11 @@ impl Leader {
         bytes: &[u8],
         offset: i64,
     ) -> Result<(), KafkaError> {
-        match Sample::decode(&self.plan, bytes) {
+        match self.purse.pay(|| Sample::decode(&self.plan, bytes)) {
             Ok(sample) => seat.offer(consumer, Entry::Sample(Box::new(sample), offset)),
             Err(rejection) => {
                 tracing::debug!(offset, "sample ignored: {rejection}");
-                self.telemetry.sample(SampleOutcome::Rejected);
+                self.telemetry.sample_rejected(&rejection);
                 Ok(())
             }
         }
@@ -206,9 +204,7 @@ enum Entry {
 /// The learner's seat while this worker holds it: the thread and the way to it.
 struct Seat {
     thread: JoinHandle<Result<(), LeaderError>>,
-    samples: Sender<Entry>,
-    /// One entry that found the queue full; the partition is paused until it fits.
-    held: Option<Entry>,
+    samples: Inbox<Entry>,
     over: Arc<AtomicBool>,
 }
 
@@ -217,39 +213,36 @@ impl Seat {
     fn take(leader: Leader, log_end: i64) -> Self {
         tracing::info!("this worker learns for the fleet now");
         leader.telemetry.learner(true);
-        let (samples, inbox) = crossbeam_channel::bounded(QUEUE);
+        let (samples, inbox) = Inbox::new(QUEUE);
         let over = Arc::new(AtomicBool::new(false));
         let ends = Arc::clone(&over);
         let thread = std::thread::Builder::new()
             .name("learner".into())
             .spawn(move || learn(&leader, &inbox, &ends, log_end))
             .expect("the system has room for one more thread, or the worker could not run at all");
-        Self { thread, samples, held: None, over }
+        Self { thread, samples, over }
     }
 
     fn offer(&mut self, consumer: &BaseConsumer<Quiet>, entry: Entry) -> Result<(), KafkaError> {
-        if let Err(TrySendError::Full(entry)) = self.samples.try_send(entry) {
-            self.held = Some(entry);
-            consumer.pause(&consumer.assignment()?)?;
-        }
-        Ok(())
+        steer(consumer, self.samples.offer(entry))
     }
 
     fn flush(&mut self, consumer: &BaseConsumer<Quiet>) -> Result<(), KafkaError> {
-        // Wait for real room: pausing throws the prefetch away.
-        if self.held.is_some() && self.samples.len() <= QUEUE / 2 {
-            if let Some(entry) = self.held.take() {
-                self.offer(consumer, entry)?;
-            }
-            consumer.resume(&consumer.assignment()?)?;
-        }
-        Ok(())
+        steer(consumer, self.samples.flush())
     }
 
     fn leave(self) -> Result<(), LeaderError> {
         self.over.store(true, Ordering::Release);
         drop(self.samples);
         self.thread.join().map_err(|_| LeaderError::Panicked)?
+    }
+}
+
+fn steer(consumer: &BaseConsumer<Quiet>, input: Input) -> Result<(), KafkaError> {
+    match input {
+        Input::Stay => Ok(()),
+        Input::Pause => consumer.pause(&consumer.assignment()?),
+        Input::Resume => consumer.resume(&consumer.assignment()?),
     }
 }
 
@@ -265,10 +258,10 @@ fn learn(leader: &Leader, inbox: &Receiver<Entry>, over: &AtomicBool, log_end: i
     let registry = leader.read_heads()?;
     learner.resume(Arc::clone(registry.adopted()), registry.high_water(), log_end);
     let mut known = leader.learned.heads().version();
-    let mut budget = Budget::new(leader.cpu_rate, leader.cpu_credit_s, over);
+    let mut budget = Budget::new(&leader.purse, over);
     // Decisions wait until the log was read back: half of the past is no ground for an alarm.
     let mut caught_up = false;
-    let (mut cap, started) = (Cap::new(leader.samples_per_s), Instant::now());
+    let (mut cap, started) = (Cap::new(leader.samples_per_s, learner.audit_limit()), Instant::now());
     while !over.load(Ordering::Acquire) {
         match inbox.recv_timeout(if learner.status().training && !budget.in_debt() { Duration::ZERO } else { POLL }) {
             Ok(first) => {
@@ -287,11 +280,11 @@ fn learn(leader: &Leader, inbox: &Receiver<Entry>, over: &AtomicBool, log_end: i
                 learner.limit_audits(share);
             }
             budget.begin();
-            while let Some(publication) = learner.work(&mut budget) {
+            while let Some(publication) = budget.work(&mut learner) {
                 publish(leader, &producer, &publication)?;
             }
         }
-        leader.telemetry.learning(learner.status(), budget.spent());
+        leader.telemetry.learning(learner.status(), leader.purse.spent());
         let version = leader.learned.heads().version();
         if version == 0 && known > 0 {
             tracing::info!("what was learned has been reset: starting anew");
@@ -307,7 +300,7 @@ fn observe(leader: &Leader, learner: &mut Learner, entry: Entry) -> bool {
     let Entry::Sample(sample, offset) = entry else { return true };
     if let Err(rejection) = learner.observe(*sample, offset) {
         tracing::debug!(offset, "sample ignored: {rejection}");
-        leader.telemetry.sample(SampleOutcome::Rejected);
+        leader.telemetry.sample_rejected(&rejection);
     }
     false
 }

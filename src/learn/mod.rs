@@ -9,6 +9,7 @@ pub mod budget;
 mod cap;
 mod certify;
 mod config;
+mod inbox;
 pub mod leader;
 mod learner;
 mod mlp;

@@ -10,7 +10,7 @@ use half::slice::HalfFloatSliceExt;
 use serde::{Deserialize, Serialize};
 
 use crate::frame::Origin;
-use crate::heads::codec;
+use crate::heads::{LEAST_AUDIT_RATE, codec};
 use crate::plan::Plan;
 
 const MAGIC: [u8; 4] = *b"OFSM";
@@ -259,7 +259,8 @@ impl Sample {
         if !sorted || !some || self.probabilities.len() > TOP_CLASSES {
             return Err(SampleRejection::Number("a list of probabilities"));
         }
-        if !(self.weight.is_finite() && self.weight > 0.0) {
+        // Nobody signs samples: a weight beyond what an audit can stand for would alarm all by itself.
+        if !(1.0..=(1.0 / LEAST_AUDIT_RATE) as f32).contains(&self.weight) {
             return Err(SampleRejection::Number("a weight"));
         }
         match self.captured_at_ms {
@@ -299,7 +300,7 @@ impl Sample {
         self.captured_at_ms
     }
 
-    /// One over the audit rate at which the frame was drawn.
+    /// One over the audit rate at which the frame was drawn, at least 1 and at most one over [`LEAST_AUDIT_RATE`].
     #[must_use]
     pub fn weight(&self) -> f32 {
         self.weight

@@ -35,15 +35,13 @@ pub enum Queue {
     Samples,
 }
 
-/// What became of a sample.
+/// What became of a sample that was fit to learn from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SampleOutcome {
     /// Handed to Kafka.
     Sent,
     /// The queue was full.
     Dropped,
-    /// The learner read it and could not use it.
-    Rejected,
 }
 
 /// A change of the assignment.
@@ -75,6 +73,6 @@ words! {
     Outcome { Exit = "exit", Full = "full", DeadLetter = "dead_letter" }
     Stage { Decode = "decode", Serve = "serve", Audit = "audit", Publish = "publish" }
     Queue { Lanes = "lanes", Answers = "answers", Samples = "samples" }
-    SampleOutcome { Sent = "sent", Dropped = "dropped", Rejected = "rejected" }
+    SampleOutcome { Sent = "sent", Dropped = "dropped" }
     Rebalance { Assign = "assign", Revoke = "revoke", Error = "error" }
 }

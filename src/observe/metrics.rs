@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use super::depth::Depth;
 pub use super::labels::{Outcome, Queue, Rebalance, SampleOutcome, Stage};
 use super::register::Register;
 use super::table;
 pub use super::table::{Kind, PROCESS_METRICS, Spec, TABLE, markdown};
 use crate::frame::RejectReason;
+use crate::learn::SampleRejection;
 use crate::plan::ExitId;
 
 pub use ::metrics::{Counter, Gauge, Histogram};
@@ -44,6 +46,8 @@ pub struct Metrics {
     pub frame_age_seconds: Histogram,
     /// FLOPs spent, heads and audits included.
     pub flops_spent: Counter,
+    /// FLOPs that the whole model would have spent.
+    pub flops_plain: Counter,
     /// FLOPs saved against the whole model.
     pub flops_saved: Counter,
     /// Frames audited.
@@ -82,6 +86,7 @@ pub struct Metrics {
     dead_letters: Vec<Counter>,
     stages: Vec<Histogram>,
     samples: Vec<Counter>,
+    samples_rejected: Vec<Counter>,
     rebalances: Vec<Counter>,
     queues: Vec<Gauge>,
     hit_ratio: Gauge,
@@ -170,6 +175,7 @@ impl Metrics {
             queue_seconds: register.histogram(&table::QUEUE_SECONDS),
             frame_age_seconds: register.histogram(&table::FRAME_AGE_SECONDS),
             flops_spent: register.counter(&table::FLOPS_SPENT),
+            flops_plain: register.counter(&table::FLOPS_PLAIN),
             flops_saved: register.counter(&table::FLOPS_SAVED),
             audits: register.counter(&table::AUDITS),
             audit_disagreements: register.counter(&table::AUDIT_DISAGREEMENTS),
@@ -196,7 +202,14 @@ impl Metrics {
                 .iter()
                 .map(|stage| register.histogram_with(&table::STAGE_SECONDS, &[stage.as_str()]))
                 .collect(),
-            samples: register.counters(&table::SAMPLES, SampleOutcome::ALL.iter().map(|outcome| outcome.as_str())),
+            samples: SampleOutcome::ALL
+                .iter()
+                .map(|outcome| register.counter_with(&table::SAMPLES, &[outcome.as_str(), ""]))
+                .collect(),
+            samples_rejected: SampleRejection::REASONS
+                .iter()
+                .map(|reason| register.counter_with(&table::SAMPLES, &["rejected", reason]))
+                .collect(),
             rebalances: register.counters(&table::REBALANCES, Rebalance::ALL.iter().map(|kind| kind.as_str())),
             queues: register.gauges(&table::QUEUE_DEPTH, Queue::ALL.iter().map(|queue| queue.as_str())),
             hit_ratio: register.gauge(&table::HIT_RATIO),
@@ -250,14 +263,23 @@ impl Metrics {
         self.samples[outcome as usize].increment(count);
     }
 
+    /// A sample was unfit to learn from.
+    pub fn sample_rejected(&self, why: &SampleRejection) {
+        let at = SampleRejection::REASONS.iter().position(|reason| *reason == why.as_str());
+        if let Some(counter) = at.and_then(|at| self.samples_rejected.get(at)) {
+            counter.increment(1);
+        }
+    }
+
     /// The assignment changed.
     pub fn rebalance(&self, kind: Rebalance) {
         self.rebalances[kind as usize].increment(1);
     }
 
-    /// So many items wait in a queue.
-    pub fn queue_depth(&self, queue: Queue, items: usize) {
-        self.queues[queue as usize].set(items as f64);
+    /// An item waits in a queue, for as long as the guard lives.
+    #[must_use]
+    pub fn waits(&self, queue: Queue) -> Depth {
+        Depth::of(&self.queues[queue as usize])
     }
 
     /// The exit's head and threshold in force; `None`: the exit is off.

@@ -2,6 +2,7 @@
 //!
 //! The only user of the metrics and HTTP crates. The rest of the program holds typed handles and never a metric's name.
 
+pub mod depth;
 pub mod health;
 pub mod http;
 mod labels;

@@ -83,7 +83,8 @@ specs! {
     LATENCY_SECONDS = Histogram "latency_seconds", "seconds", ["exit"], "Time from a frame's arrival to its answer, by exit.", LATENCY;
     FRAME_AGE_SECONDS = Histogram "frame_age_seconds", "seconds", [], "Time from a frame's capture to its answer, backlog included.", AGE;
     FLOPS_SPENT = Counter "flops_spent_total", "FLOP", [], "Floating point operations spent on frames, heads and audits included.";
-    FLOPS_SAVED = Counter "flops_saved_total", "FLOP", [], "Floating point operations that the whole model would have spent on top.";
+    FLOPS_SAVED = Counter "flops_saved_total", "FLOP", [], "Floating point operations that the whole model would have spent on top, summed over the frames on which it would have.";
+    FLOPS_PLAIN = Counter "flops_plain_total", "FLOP", [], "Floating point operations that the whole model would have spent on the same frames; 1 - spent / plain is what exits save, or lose.";
     AUDITS = Counter "audits_total", "frames", [], "Frames audited: they ran to the end with every exit's features recorded.";
     AUDIT_DISAGREEMENTS = Counter "audit_disagreements_total", "frames", [], "Audited frames on which an exit in force would have answered otherwise.";
     AUDIT_RATE = Gauge "audit_ratio", "", [], "Share of frames that are chosen for an audit.";
@@ -92,11 +93,11 @@ specs! {
     POLICY_VERSION = Gauge "policy_version", "", [], "Version of the policy in force; 0: nothing learned.";
     HEADS_VERSION = Gauge "heads_version", "", ["exit"], "Version of the head in force, by exit.";
     EXIT_THRESHOLD = Gauge "exit_threshold", "", ["exit"], "Confidence needed to leave, by exit; NaN: the exit is off.";
-    SNAPSHOTS = Counter "snapshots_total", "snapshots", ["outcome", "reason"], "Records read from the heads topic: adopted, stored (waits for the rest of its policy), foreign (another model's), or rejected with the reason.";
+    SNAPSHOTS = Counter "snapshots_total", "snapshots", ["outcome", "reason"], "Records read from the heads topic: adopted, stored (waits for the rest of its policy), foreign (another model's), or rejected with the reason (promise: certified for less than this worker promises, its exits stay off).";
     LEARNER = Gauge "learner", "", [], "1 if this worker learns for the fleet.";
     LEARN_WINDOW = Gauge "learn_window_samples", "samples", [], "Samples in the learner's window.";
     LEARN_CPU = Gauge "learn_cpu_seconds", "seconds", [], "CPU time spent on learning since the start.";
-    SAMPLES = Counter "samples_total", "samples", ["outcome"], "Samples by outcome: sent, dropped (queue full) or rejected (unfit to learn from).";
+    SAMPLES = Counter "samples_total", "samples", ["outcome", "reason"], "Samples by outcome: sent, dropped (queue full) or rejected (unfit to learn from) with the reason.";
     LAG = Gauge "lag", "records", ["topic", "partition"], "Records between the committed offset and the end, for partitions that are assigned.";
     REBALANCES = Counter "rebalances_total", "events", ["kind"], "Changes of the assignment: assign, revoke or error.";
     COMMIT_FAILURES = Counter "commit_failures_total", "commits", [], "Offset commits that Kafka refused.";

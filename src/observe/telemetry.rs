@@ -8,12 +8,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 
+use super::depth::Depth;
 use super::health::{Condition, Health, Heartbeat};
 use super::metrics::{BuildInfo, Metrics, MetricsError, Queue, Rebalance, SampleOutcome, Stage};
 use super::status::{self, Status};
 use crate::frame::RejectReason;
 use crate::heads::HeadSet;
-use crate::learn::LearnStatus;
+use crate::learn::{LearnStatus, SampleRejection};
 use crate::plan::{ExitId, Plan};
 use crate::prediction::AuditNote;
 
@@ -155,15 +156,10 @@ impl Telemetry {
         Arc::clone(lock(&self.topic).get_or_insert_with(|| Arc::from(name)))
     }
 
-    /// So many frames wait for a lane, and so many answers for Kafka.
-    pub fn waiting(&self, frames: usize, answers: usize) {
-        self.metrics.queue_depth(Queue::Lanes, frames);
-        self.metrics.queue_depth(Queue::Answers, answers);
-    }
-
-    /// So many samples wait for Kafka.
-    pub fn samples_waiting(&self, samples: usize) {
-        self.metrics.queue_depth(Queue::Samples, samples);
+    /// An item waits in a queue, for as long as the guard lives.
+    #[must_use]
+    pub fn waits(&self, queue: Queue) -> Depth {
+        self.metrics.waits(queue)
     }
 
     /// A lane failed; the worker stops.
@@ -203,6 +199,7 @@ impl Telemetry {
     /// FLOPs spent on a frame, against those of the plain model on it (none for a copy, which is no frame).
     pub fn flops(&self, spent: u64, plain: u64) {
         self.metrics.flops_spent.increment(spent);
+        self.metrics.flops_plain.increment(plain);
         self.metrics.flops_saved.increment(plain.saturating_sub(spent));
         self.flops_spent.fetch_add(spent, Ordering::Relaxed);
         self.flops_plain.fetch_add(plain, Ordering::Relaxed);
@@ -219,9 +216,14 @@ impl Telemetry {
         self.metrics.dead_letter(reason);
     }
 
-    /// A sample was sent, dropped or refused.
+    /// A sample was sent or dropped.
     pub fn sample(&self, outcome: SampleOutcome) {
         self.metrics.samples(outcome, 1);
+    }
+
+    /// A sample was unfit to learn from.
+    pub fn sample_rejected(&self, why: &SampleRejection) {
+        self.metrics.sample_rejected(why);
     }
 
     /// A record of the heads topic was judged.

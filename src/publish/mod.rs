@@ -14,14 +14,15 @@ use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 
 pub use samples::SampleSink;
 
 use crate::frame::{Origin, RawFrame, RejectReason, Rejection};
 use crate::ingest::Ticket;
 use crate::kafka::{self, header};
-use crate::observe::metrics::Stage;
+use crate::observe::depth::Depth;
+use crate::observe::metrics::{Queue, Stage};
 use crate::observe::telemetry::Telemetry;
 use crate::prediction::Prediction;
 
@@ -78,6 +79,7 @@ pub struct Publisher {
     producer: ThreadedProducer<Deliveries>,
     outputs: Outputs,
     alarm: Arc<AtomicBool>,
+    telemetry: Arc<Telemetry>,
     refused: Receiver<Box<Pending>>,
 }
 
@@ -99,17 +101,24 @@ impl Publisher {
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, PublishError> {
         let (returned, refused) = crossbeam_channel::bounded(REFUSED_MAX);
-        let context = Deliveries { alarm: Arc::clone(&alarm), telemetry, returned };
+        let context = Deliveries { alarm: Arc::clone(&alarm), telemetry: Arc::clone(&telemetry), returned };
         let producer = ThreadedProducer::from_config_and_context(client, context)
             .map_err(|source| PublishError::Start { topic: outputs.predictions.clone(), source })?;
-        Ok(Self { producer, outputs, alarm, refused })
+        Ok(Self { producer, outputs, alarm, telemetry, refused })
     }
 
-    /// Sends the answer for `frame`; the ticket is finished when the broker has it.
+    /// Sends the answer for `frame`; the ticket is finished when the broker has it. While there is no room in the queue it
+    /// waits, and calls `alive` again and again: a broker that is away is no thread that is stuck.
     ///
     /// # Errors
     /// When answers cannot be published any more.
-    pub fn prediction(&self, frame: &RawFrame, prediction: &Prediction, ticket: Ticket) -> Result<(), PublishError> {
+    pub fn prediction(
+        &self,
+        frame: &RawFrame,
+        prediction: &Prediction,
+        ticket: Ticket,
+        alive: &dyn Fn(),
+    ) -> Result<(), PublishError> {
         // A struct of strings and finite numbers: serialising it cannot fail.
         let json = serde_json::to_vec(prediction).unwrap_or_default();
         let mut headers = self.origin(frame);
@@ -119,7 +128,8 @@ impl Publisher {
                 headers = header(headers, key, value);
             }
         }
-        self.send(&self.outputs.predictions, frame, &json, headers, ticket)
+        let letter = Letter::about(frame, &self.outputs.predictions, &json, headers);
+        self.hand_over(letter, self.pending(frame, ticket), alive)
     }
 
     /// Deals with answers that Kafka refuses for their size until `over`: what it is and where it stood goes to the dead
@@ -132,14 +142,14 @@ impl Publisher {
     pub fn attend(&self, over: &AtomicBool) -> Result<(), PublishError> {
         while !over.load(Ordering::Acquire) {
             if let Ok(pending) = self.refused.recv_timeout(ATTEND) {
-                self.without_bytes(*pending)?;
+                self.without_bytes(*pending, &|| ())?;
             }
         }
         Ok(())
     }
 
-    fn without_bytes(&self, pending: Pending) -> Result<(), PublishError> {
-        let Pending { ticket, origin, key, bytes, .. } = pending;
+    fn without_bytes(&self, pending: Pending, alive: &dyn Fn()) -> Result<(), PublishError> {
+        let Pending { ticket, origin, key, bytes, waits, .. } = pending;
         let why = "larger than the topic takes (max.message.bytes); read it at its origin";
         let mut headers = header(OwnedHeaders::new(), "reason", RejectReason::TooLarge.as_str().as_bytes());
         headers = header(headers, "detail", why.as_bytes());
@@ -147,15 +157,24 @@ impl Publisher {
         headers = header(headers, "origin", origin.to_string().as_bytes());
         headers = origin_headers(headers, &origin, &self.outputs.worker);
         let key = key.filter(|key| key.len() <= KEY_BYTES_MAX);
-        let last = Pending { ticket, origin, key: None, bytes: 0, last: true, sent: Instant::now() };
-        self.hand_over(&self.outputs.dead_letters, key.as_deref(), &[], None, headers, last)
+        let last = Pending { ticket, origin, key: None, bytes: 0, last: true, sent: Instant::now(), waits };
+        let topic = &self.outputs.dead_letters;
+        let letter = Letter { topic, key: key.as_deref(), payload: &[], time: None, headers };
+        self.hand_over(letter, last, alive)
     }
 
     /// Sends a frame that cannot be decoded where people can look at it: the original bytes and headers, and the reason.
+    /// Waits as [`Publisher::prediction`] does.
     ///
     /// # Errors
     /// When answers cannot be published any more.
-    pub fn dead_letter(&self, frame: &RawFrame, why: &Rejection, ticket: Ticket) -> Result<(), PublishError> {
+    pub fn dead_letter(
+        &self,
+        frame: &RawFrame,
+        why: &Rejection,
+        ticket: Ticket,
+        alive: &dyn Fn(),
+    ) -> Result<(), PublishError> {
         let mut headers = OwnedHeaders::new();
         for (key, value) in frame.headers.iter().filter(|(key, _)| !OWN_HEADERS.contains(&key.as_str())) {
             headers = headers.insert(rdkafka::message::Header { key, value: value.as_deref() });
@@ -165,41 +184,28 @@ impl Publisher {
         }
         headers = header(headers, "origin", frame.origin.to_string().as_bytes());
         headers = origin_headers(headers, &frame.origin, &self.outputs.worker);
-        self.send(&self.outputs.dead_letters, frame, &frame.payload, headers, ticket)
+        let letter = Letter::about(frame, &self.outputs.dead_letters, &frame.payload, headers);
+        self.hand_over(letter, self.pending(frame, ticket), alive)
     }
 
     fn origin(&self, frame: &RawFrame) -> OwnedHeaders {
         origin_headers(OwnedHeaders::new(), &frame.origin, &self.outputs.worker)
     }
 
-    fn send(
-        &self,
-        topic: &str,
-        frame: &RawFrame,
-        payload: &[u8],
-        headers: OwnedHeaders,
-        ticket: Ticket,
-    ) -> Result<(), PublishError> {
-        let pending = Pending {
+    fn pending(&self, frame: &RawFrame, ticket: Ticket) -> Pending {
+        Pending {
             ticket,
             origin: frame.origin.clone(),
             key: frame.key.clone(),
             bytes: frame.payload.len(),
             last: false,
             sent: Instant::now(),
-        };
-        self.hand_over(topic, frame.key.as_deref(), payload, frame.captured_at_ms, headers, pending)
+            waits: self.telemetry.waits(Queue::Answers),
+        }
     }
 
-    fn hand_over(
-        &self,
-        topic: &str,
-        key: Option<&[u8]>,
-        payload: &[u8],
-        time: Option<i64>,
-        headers: OwnedHeaders,
-        pending: Pending,
-    ) -> Result<(), PublishError> {
+    fn hand_over(&self, letter: Letter<'_>, pending: Pending, alive: &dyn Fn()) -> Result<(), PublishError> {
+        let Letter { topic, key, payload, time, headers } = letter;
         let mut record = BaseRecord::<[u8], [u8], Box<Pending>>::with_opaque_to(topic, Box::new(pending));
         record = record.payload(payload).headers(headers);
         record.key = key;
@@ -211,11 +217,12 @@ impl Publisher {
                 // gives up on queued answers after its delivery timeout, so this wait is bounded.
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) if !self.alarmed() => {
                     record = again;
+                    alive();
                     std::thread::sleep(FULL_QUEUE_WAIT);
                 }
                 // The client knows the limit as well as the broker; the rest is as if the broker had refused.
                 Err((error, again)) if too_large(&error) && !again.delivery_opaque.last => {
-                    return self.without_bytes(*again.delivery_opaque);
+                    return self.without_bytes(*again.delivery_opaque, alive);
                 }
                 Err((source, _)) => {
                     self.alarm.store(true, Ordering::Release);
@@ -223,12 +230,6 @@ impl Publisher {
                 }
             }
         }
-    }
-
-    /// Answers that Kafka has not acknowledged.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        usize::try_from(self.producer.in_flight_count()).unwrap_or_default()
     }
 
     fn alarmed(&self) -> bool {
@@ -243,6 +244,21 @@ fn origin_headers(headers: OwnedHeaders, origin: &Origin, worker: &str) -> Owned
     header(headers, "worker", worker.as_bytes())
 }
 
+/// What goes into a record.
+struct Letter<'a> {
+    topic: &'a str,
+    key: Option<&'a [u8]>,
+    payload: &'a [u8],
+    time: Option<i64>,
+    headers: OwnedHeaders,
+}
+
+impl<'a> Letter<'a> {
+    fn about(frame: &'a RawFrame, topic: &'a str, payload: &'a [u8], headers: OwnedHeaders) -> Self {
+        Self { topic, key: frame.key.as_deref(), payload, time: frame.captured_at_ms, headers }
+    }
+}
+
 /// What travels with an answer until its delivery report.
 struct Pending {
     ticket: Ticket,
@@ -253,6 +269,8 @@ struct Pending {
     /// It is already what is sent where something was too large.
     last: bool,
     sent: Instant,
+    /// It waits for its acknowledgement.
+    waits: Depth,
 }
 
 fn too_large(error: &KafkaError) -> bool {

@@ -6,12 +6,13 @@ use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 
 use super::PublishError;
 use crate::kafka;
 use crate::learn::SampleRejection;
-use crate::observe::metrics::SampleOutcome;
+use crate::observe::depth::Depth;
+use crate::observe::metrics::{Queue, SampleOutcome};
 use crate::observe::telemetry::Telemetry;
 
 /// Sends encoded samples; shared by all lanes.
@@ -46,14 +47,14 @@ impl SampleSink {
             Ok(sample) => sample,
             Err(rejection) => {
                 tracing::debug!(%rejection, "no sample");
-                return self.telemetry.sample(SampleOutcome::Rejected);
+                return self.telemetry.sample_rejected(&rejection);
             }
         };
-        let record = BaseRecord::<[u8], [u8], ()>::to(&self.topic).payload(&sample).partition(0);
+        let waits = Box::new(self.telemetry.waits(Queue::Samples));
+        let record = BaseRecord::<[u8], [u8], _>::with_opaque_to(&self.topic, waits).payload(&sample).partition(0);
         if self.producer.send(record).is_err() {
             self.telemetry.sample(SampleOutcome::Dropped);
         }
-        self.telemetry.samples_waiting(usize::try_from(self.producer.in_flight_count()).unwrap_or_default());
     }
 }
 
@@ -72,9 +73,9 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
+    type DeliveryOpaque = Box<Depth>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+    fn delivery(&self, result: &DeliveryResult<'_>, _waits: Box<Depth>) {
         self.telemetry.sample(if result.is_ok() { SampleOutcome::Sent } else { SampleOutcome::Dropped });
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use offramp::frame::{Channels, InputSpec, Layout, Resize};
-use offramp::heads::{Accepted, HeadSet, Registry, SUSPICION_WINDOW, SUSPICIOUS_RATE, Scratch, Suspicion};
+use offramp::heads::{Accepted, HeadSet, Registry, SUSPICION_WINDOW, Scratch, Suspicion};
 use offramp::learn::{LearnConfig, Learner, Pace, Sample};
 use offramp::plan::{CostTable, ExitId, ExitPoint, Fingerprint, Plan};
 
@@ -187,8 +187,7 @@ impl Fleet {
             let _ = self.suspicion.observe(self.set.version(), reference, sure);
         }
         // As a lane does: nothing but the audits tells the learner.
-        let suspects = self.suspicion.is_suspicious() && !self.set.exits().is_empty();
-        let rate = if suspects { SUSPICIOUS_RATE } else { self.set.audit_rate() };
+        let rate = self.set.audit_rate_under(&self.suspicion);
         if self.dice.unit() < rate {
             self.position += 1;
             self.audited += 1;

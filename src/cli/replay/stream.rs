@@ -9,7 +9,7 @@ use crate::cascade::{self, Auditor, Cascade, Fate, Mind, OVERTAKEN_MAX, Pass, Se
 use crate::decode::{self, DecodeLimits, Decoder};
 use crate::engine::Engine;
 use crate::frame::Origin;
-use crate::heads::{HeadSet, PolicyState, SUSPICION_WINDOW, SUSPICIOUS_RATE, Scratch, Suspicion};
+use crate::heads::{HeadSet, PolicyState, SUSPICION_WINDOW, Scratch, Suspicion};
 use crate::lane::flops;
 use crate::learn::{LearnConfig, Learner, Publication, Sample, Unpaced};
 use crate::plan::{ExitId, Plan};
@@ -173,8 +173,7 @@ impl<'a> Stream<'a> {
 
     /// What a lane that is behind its input does with a batch: audited rows on the whole model, the others through the exits.
     fn serve(&mut self, pixels: &[f32], place: usize) -> anyhow::Result<()> {
-        let suspicious = self.mind.suspicion.is_suspicious() && !self.heads.exits().is_empty();
-        let rate = self.heads.audit_rate().max(if suspicious { SUSPICIOUS_RATE } else { 0.0 });
+        let rate = self.heads.audit_rate_under(&self.mind.suspicion);
         let played = &self.outcome.played[place..];
         let rows = played.len();
         let drawn = |row: &usize| is_audited(&self.origin(played[*row].frame), self.seed, rate);
@@ -182,6 +181,8 @@ impl<'a> Stream<'a> {
         let started = Instant::now();
         if !served.is_empty() {
             gather(pixels, &served, self.plan.input.len(), self.segments.load(served.len()));
+        }
+        if !served.is_empty() || !self.cascade.is_empty() {
             self.pass(served.iter().map(|row| place + row).collect(), self.rules.batch)?;
         }
         let mut seconds = started.elapsed();

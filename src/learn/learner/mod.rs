@@ -10,7 +10,7 @@ mod training;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::heads::{HeadSet, PolicyState, SUSPICION_WINDOW, Scratch, Suspicion};
+use crate::heads::{HeadSet, LEAST_AUDIT_RATE, PolicyState, SUSPICION_WINDOW, Scratch, Suspicion};
 use crate::learn::config::LearnConfig;
 use crate::learn::publication::Publication;
 use crate::learn::sample::{Sample, SampleRejection};
@@ -158,9 +158,13 @@ impl Learner {
 
     /// Goes on from the policy in force: call it before the first sample. `high_water` is the highest sequence number
     /// seen in any record ([`crate::heads::Registry::high_water`]), `log_end` the offset after the newest sample: a log that
-    /// ends before the policy was made is another log, and nothing in it is too old.
+    /// ends before the policy was made is another log, and nothing in it is too old. A certificate that promises less than
+    /// this learner must is none: it learns and certifies anew, on from that number.
     pub fn resume(&mut self, set: Arc<HeadSet>, high_water: u64, log_end: i64) {
         self.sequence = self.sequence.max(set.version()).max(high_water);
+        let (epsilon, delta) = (self.config.epsilon, self.config.delta);
+        let too_loose = set.certificate().is_some_and(|held| held.is_looser_than(epsilon, delta));
+        let set = if too_loose { Arc::new(set.without_exits()) } else { set };
         let (from, position) = set.log();
         if log_end > from.max(position) {
             (self.log_from, self.policy_position) = (from, position);
@@ -173,6 +177,7 @@ impl Learner {
             self.grown = if self.config.copies > 0 { set.copies() == 0 } else { calm };
         }
         self.watched_to = self.window.next_serial();
+        self.audit_limit = set.audit_limit();
         self.set = set;
     }
 
@@ -183,7 +188,13 @@ impl Learner {
 
     /// Holds the share of audited frames to this, whatever learning would like: the fleet makes more samples than it may.
     pub fn limit_audits(&mut self, share: f64) {
-        self.audit_limit = share.clamp(f64::MIN_POSITIVE, 1.0);
+        self.audit_limit = share.clamp(LEAST_AUDIT_RATE, 1.0);
+    }
+
+    /// What was said last, possibly by an earlier learner.
+    #[must_use]
+    pub fn audit_limit(&self) -> f64 {
+        self.audit_limit
     }
 
     /// Takes one sample from the log; cheap.
@@ -213,8 +224,8 @@ impl Learner {
     /// again after a publication: there may be more.
     pub fn work(&mut self, pace: &mut dyn Pace) -> Option<Publication> {
         loop {
-            if let Some(mark) = self.watch_fresh() {
-                return Some(self.raise_alarm(mark));
+            if let Some(alarm) = self.alarm() {
+                return Some(alarm);
             }
             if self.judge_fresh(pace) == Step::Pause {
                 return None;
@@ -229,6 +240,11 @@ impl Learner {
                 return None;
             }
         }
+    }
+
+    /// The part of [`Learner::work`] that waits for nothing: exits whose promise is broken go off.
+    pub fn alarm(&mut self) -> Option<Publication> {
+        self.watch_fresh().map(|mark| self.raise_alarm(mark))
     }
 
     /// Holds the policy in force against audits that came after it; the serial of the change, on alarm.

@@ -69,7 +69,10 @@ impl Learner {
         if hopeless && self.state == PolicyState::Learning {
             self.state = PolicyState::None;
         }
-        if (self.audit_rate() - self.set.audit_rate()).abs() < 1e-9 && self.copies() == self.set.copies() {
+        let same = |here: f64, there: f64| (here - there).abs() < 1e-9;
+        let (rate, limit) = (self.audit_rate(), self.audit_limit);
+        let told = same(rate, self.set.audit_rate()) && same(limit, self.set.audit_limit());
+        if told && self.copies() == self.set.copies() {
             return None;
         }
         // With nothing published workers audit everything by themselves.
@@ -132,6 +135,7 @@ impl Learner {
             log: (self.log_from, self.policy_position),
             certificate: promise.as_ref().map(|(certificate, _)| *certificate),
             reference: promise.and_then(|(_, reference)| reference),
+            audit_limit: self.audit_limit,
         };
         let publication = Publication::new(self.sequence, fresh, path, policy);
         self.set = Arc::clone(publication.set());
