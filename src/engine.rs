@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use half::f16;
 
-use crate::backbone::{Backbone, BackboneError, LoadOptions};
+use crate::backbone::{Backbone, BackboneError, LoadOptions, SplitChoice};
 use crate::heads::{Head, HeadParts, Scratch};
 use crate::plan::{CostTable, ExitId};
 
@@ -34,6 +34,16 @@ impl Engine {
     /// When the model cannot be used; the error names the file and the fix.
     pub fn load(model: &Path, options: &LoadOptions) -> Result<Self, BackboneError> {
         Self::measured(Backbone::load(model, options)?)
+    }
+
+    /// The same with nothing measured: exits are chosen by FLOPs and the cut is made after optimisation wherever that can
+    /// be done, so that two runs on one machine choose alike.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn load_unmeasured(model: &Path, options: &LoadOptions) -> Result<Self, BackboneError> {
+        let backbone = Backbone::load(model, &LoadOptions { split: SplitChoice::Optimised, ..options.clone() })?;
+        Ok(Self { costs: CostTable::of_flops(backbone.plan()), backbone: Arc::new(backbone) })
     }
 
     /// The same for a worker; with `threads` 0 the cores become lanes or one lane's threads, whichever is faster. Gives the

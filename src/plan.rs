@@ -107,7 +107,7 @@ impl Plan {
     }
 }
 
-/// Measured cost of the parts of the path, per frame at the live batch size, one thread. K candidates, K + 1 pieces.
+/// Cost of the parts of the path, per frame: measured at the live batch size, one thread. K candidates, K + 1 pieces.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CostTable {
     /// Milliseconds per frame of the piece that ends at candidate k; the last is what follows the last candidate.
@@ -118,4 +118,20 @@ pub struct CostTable {
     pub head_ms: Vec<f64>,
     /// Milliseconds per frame of the uncut model.
     pub whole_ms: f64,
+}
+
+impl CostTable {
+    /// A table of FLOPs instead of times, a millisecond each: the same on every machine and in every run.
+    #[must_use]
+    pub fn of_flops(plan: &Plan) -> Self {
+        let whole = plan.flops as f64;
+        let ends = plan.candidates.iter().map(|point| point.flops_fraction).chain([1.0]);
+        let starts = [0.0].into_iter().chain(plan.candidates.iter().map(|point| point.flops_fraction));
+        Self {
+            piece_ms: starts.zip(ends).map(|(start, end)| (end - start) * whole).collect(),
+            cut_ms: vec![0.0; plan.candidates.len()],
+            head_ms: plan.candidates.iter().map(|point| point.head_flops as f64).collect(),
+            whole_ms: whole,
+        }
+    }
 }

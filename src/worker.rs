@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use crate::backbone::{Audited, Backbone, BackboneError, Chain};
+use crate::backbone::{Audited, BackboneError, Chain};
 use crate::config::Config;
 use crate::decode::{DecodeLimits, Decoder};
 use crate::engine::Engine;

@@ -78,6 +78,26 @@ fn a_corrupt_frame_is_left_out() {
     assert!(words.contains("Bag/5a.png") && words.lines().all(|line| line.chars().count() <= 120), "{words}");
 }
 
+/// Goal: a seed gives the same run, learned exits included. Method: the demo's first pictures twice by FLOPs, from two
+/// processes; everything but times must agree.
+#[test]
+fn a_seed_gives_the_same_run() {
+    let (images, labels) = (demo("data/t10k-images-idx3-ubyte.gz"), demo("data/t10k-labels-idx1-ubyte.gz"));
+    let (images, labels) = (images.display().to_string(), labels.display().to_string());
+    let model = demo("").display().to_string();
+    let arguments = ["--model", &model, "--frames", &images, "--labels", &labels, "--order", "shuffle", "--seed", "3"];
+    let arguments = [&arguments[..], &["--costs", "flops", "--limit", "1400", "--epsilon", "0.05"]].concat();
+    let [one, two] = std::thread::scope(|scope| {
+        [0, 1].map(|_| scope.spawn(|| json(&arguments))).map(|run| run.join().expect("a replay"))
+    });
+    for key in one.as_object().expect("an object").keys() {
+        if !["time_ratio", "throughput", "learn_cpu_share"].contains(&key.as_str()) {
+            assert_eq!(one[key], two[key], "{key}");
+        }
+    }
+    assert!(one["hit_rate"].as_f64().expect("a share") > 0.1, "nothing was learned: {one}");
+}
+
 /// Goal: the JSON names the drift, and the report needs nothing but itself.
 #[test]
 fn a_drift_is_told_and_the_report_stands_alone() {

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 const PREFIX: &str = "offramp-";
 const LOCK: &str = "lock";
 /// A folder this young may not have been locked yet.
-const YOUNG: Duration = Duration::from_secs(60);
+const YOUNG: Duration = Duration::from_mins(1);
 
 /// A folder that only this user can read, removed with the value. Its lock tells others that somebody lives in it.
 #[derive(Debug)]

@@ -3,6 +3,8 @@
 //! Every hidden unit is summed by itself, feature after feature, product and sum rounded apart (never fused): a register
 //! holds many units and no unit's sum depends on how many. So replicas on different machines get the same bits.
 
+#![allow(clippy::inline_always, reason = "what is not inlined is not compiled for the registers that were picked")]
+
 use pulp::{Arch, Simd, WithSimd};
 
 /// Hidden units of a block: a block's sums stay in registers while the features pass.

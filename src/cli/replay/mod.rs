@@ -1,8 +1,8 @@
 //! `offramp replay`: what offramp would save on a recorded stream, and at what risk, without Kafka.
 //!
-//! The same engine, audits and learner as in the worker, in one thread and in order, so that a seed gives the same run
-//! (but for measured times, on which the choice of exits depends). The plain model runs on every frame beside it, in
-//! turns, as the judge of disagreement and of time.
+//! The same engine, audits and learner as in the worker, in one thread and in order. A worker chooses its exits by measured
+//! times, and so does a replay; with `--costs flops` a seed gives the same run again. The plain model runs on every frame
+//! beside it, in turns, as the judge of disagreement and of time.
 
 mod drift;
 mod order;
@@ -65,6 +65,9 @@ pub struct ReplayArgs {
     /// Least share of frames audited.
     #[arg(long, default_value_t = 0.01, value_parser = arguments::audit_floor)]
     pub audit_floor: f64,
+    /// What exits are chosen by.
+    #[arg(long, value_enum, default_value_t = Costs::Time)]
+    pub costs: Costs,
     /// Seed of order, audits and learning.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -91,6 +94,15 @@ pub struct ReplayArgs {
     pub log: String,
 }
 
+/// What the parts of a model cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Costs {
+    /// The time that they take on this machine, measured at the start: what a worker goes by.
+    Time,
+    /// Their FLOPs: nothing depends on a clock, and a seed gives the same run again.
+    Flops,
+}
+
 /// Replays a stream and prints what came of it.
 ///
 /// # Errors
@@ -103,9 +115,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
         file.with_context(|| format!("writing {}", path.display()))?;
     }
     let pictures = pictures(args)?;
-    eprintln!("loading the model and measuring what its parts cost …");
-    let options = LoadOptions { intra_threads: args.threads, ..LoadOptions::default() };
-    let engine = Engine::load(&super::locate(&args.model), &options)?;
+    let engine = engine(args)?;
     let labels = classes(&pictures, &engine.backbone.plan().labels)?;
     let order = order::arrange(args.order, &labels, args.seed)?;
     let config = LearnConfig {
@@ -134,6 +144,16 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
         std::fs::write(path, report::html(&summary, &scene)).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
+}
+
+fn engine(args: &ReplayArgs) -> anyhow::Result<Engine> {
+    let options = LoadOptions { intra_threads: args.threads, ..LoadOptions::default() };
+    let model = super::locate(&args.model);
+    if args.costs == Costs::Flops {
+        return Ok(Engine::load_unmeasured(&model, &options)?);
+    }
+    eprintln!("loading the model and measuring what its parts cost …");
+    Ok(Engine::load(&model, &options)?)
 }
 
 fn play(mut stream: Stream<'_>, pictures: &[Picture], order: &[usize], batch: usize) -> anyhow::Result<Outcome> {
