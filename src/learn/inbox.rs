@@ -86,7 +86,7 @@ mod tests {
                     kept => prop_assert_eq!((kept, paused), (Input::Stay, !inbox.held.is_empty())),
                 }
             }
-            while received.len() < sent as usize {
+            for _ in 0..=sent {
                 received.extend(out.try_iter());
                 inbox.flush();
             }
