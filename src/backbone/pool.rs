@@ -3,9 +3,17 @@
 //! Pictures are averaged over a g x g grid, tokens over all tokens with the first one beside. Pure.
 
 use super::onnx::{FLOAT, NodeProto, TensorProto};
+use super::split::Port;
 
-/// Most values per frame that a head is given.
-pub(super) const WIDTH_MAX: usize = 1024;
+/// Values per frame that any head may be given.
+const WIDTH: usize = 1024;
+/// And if that is a grid coarser than [`GRID_COARSE`]: what a late exit of many channels gains by a finer one is worth a
+/// wider head. An early exit's head is paid for by every frame, and more than this is worth less than it costs.
+const WIDTH_MAX: usize = 2048;
+/// The finest grid of such a head.
+const GRID_COARSE: usize = 4;
+/// Its first layer stays below this share of the model's FLOPs.
+const WIDE_FLOPS: f64 = 0.004;
 /// Finest grid: an early exit of few channels sees where on the picture something is, which is worth more to a head than
 /// anything else that was tried (ARCHITECTURE.md has the figures).
 const GRID_MAX: usize = 8;
@@ -21,15 +29,22 @@ pub(super) struct Pooling {
     pub(super) width: usize,
 }
 
-/// Makes the pooling of a tensor with these dims (the batch left out). `None`: no features can be had of such a tensor.
-pub(super) fn pooling(tensor: &str, dims: &[usize], element: i32, opset: i64, exit: usize) -> Option<Pooling> {
-    let mut build = Build { prefix: format!("offramp_exit{exit}"), nodes: Vec::new(), weights: Vec::new(), count: 0 };
-    let mut from = tensor.to_owned();
-    if element != FLOAT {
+/// Most values per frame that heads of `hidden` units are given in a model of so many FLOPs.
+pub(super) fn width_max(flops: u64, hidden: u64) -> usize {
+    let bearable = WIDE_FLOPS * flops as f64 / (2 * hidden) as f64;
+    (bearable as usize).clamp(WIDTH, WIDTH_MAX)
+}
+
+/// Makes the pooling of a tensor to at most `width_max` values. `None`: no features can be had of such a tensor.
+pub(super) fn pooling(tensor: &Port, opset: i64, exit: usize, width_max: usize) -> Option<Pooling> {
+    let prefix = format!("offramp_exit{exit}");
+    let mut build = Build { prefix, width_max, nodes: Vec::new(), weights: Vec::new(), count: 0 };
+    let mut from = tensor.tensor.clone();
+    if tensor.element != FLOAT {
         from = build.node("Cast", &[&from], |node| node.with_int("to", i64::from(FLOAT)));
     }
-    let (from, width) = match *dims {
-        [width] if width <= WIDTH_MAX => (from, width),
+    let (from, width) = match *tensor.dims {
+        [width] if width <= width_max => (from, width),
         [tokens, width] if tokens > 0 && width > 0 => build.tokens(&from, width, opset),
         [a, b, c] if a > 0 && b > 0 && c > 0 => {
             // Square pictures tell their layout; what is not square is taken for the usual planes.
@@ -53,6 +68,7 @@ pub(super) fn pooling(tensor: &str, dims: &[usize], element: i32, opset: i64, ex
 
 struct Build {
     prefix: String,
+    width_max: usize,
     nodes: Vec<NodeProto>,
     weights: Vec<TensorProto>,
     count: usize,
@@ -79,7 +95,7 @@ impl Build {
         } else {
             self.node("ReduceMean", &[from], |node| node.with_ints("axes", &[1]).with_int("keepdims", 0))
         };
-        if 2 * width > WIDTH_MAX {
+        if 2 * width > self.width_max {
             return (mean, width);
         }
         let index = self.weight("first", &[0]);
@@ -89,7 +105,7 @@ impl Build {
     }
 
     fn grid(&mut self, from: &str, channels: usize, height: usize, width: usize) -> (String, usize) {
-        let grid = finest_grid(channels, height, width);
+        let grid = finest_grid(channels, height, width, self.width_max);
         if grid == 1 {
             return (self.node("GlobalAveragePool", &[from], |node| node), channels);
         }
@@ -107,15 +123,18 @@ impl Build {
     }
 }
 
-/// The finest grid whose features stay within [`WIDTH_MAX`] and whose windows are needed: eight windows of four pixels over
-/// a side of 28 would hold an empty one, seven cover it.
-fn finest_grid(channels: usize, height: usize, width: usize) -> usize {
+/// The finest grid whose features stay within [`WIDTH`], or if that is a coarse one, within `width_max`; and whose windows
+/// are needed: eight windows of four pixels over a side of 28 would hold an empty one, seven cover it.
+fn finest_grid(channels: usize, height: usize, width: usize, width_max: usize) -> usize {
     let needed = |side: usize, grid: usize| side.div_ceil(side.div_ceil(grid)) == grid;
-    let fits = |grid: &usize| {
-        let small = channels.saturating_mul(grid * grid) <= WIDTH_MAX && *grid <= height && *grid <= width;
-        small && needed(height, *grid) && needed(width, *grid)
+    let finest = |most: usize, values: usize| {
+        let fits = |grid: &usize| {
+            let small = channels.saturating_mul(grid * grid) <= values && *grid <= height && *grid <= width;
+            small && needed(height, *grid) && needed(width, *grid)
+        };
+        (1..=most).rev().find(fits).unwrap_or(1)
     };
-    (1..=GRID_MAX).rev().find(fits).unwrap_or(1)
+    finest(GRID_MAX, WIDTH).max(finest(GRID_COARSE, width_max))
 }
 
 /// `grid` windows of equal size that cover a side; padding is never averaged in.
@@ -154,8 +173,10 @@ mod tests {
     fn grids_are_as_fine_as_the_width_allows() {
         let grids =
             [(16, 28), (32, 14), (64, 7), (128, 4), (32, 32), (64, 16), (64, 56), (256, 14), (2048, 7), (4, 224)]
-                .map(|(channels, side)| finest_grid(channels, side, side));
-        assert_eq!(grids, [7, 5, 4, 2, 5, 4, 4, 2, 1, 8]);
+                .map(|(channels, side)| [WIDTH, WIDTH_MAX].map(|most| finest_grid(channels, side, side, most)));
+        assert_eq!(grids.map(|[narrow, _]| narrow), [7, 5, 4, 2, 5, 4, 4, 2, 1, 8]);
+        assert_eq!(grids.map(|[_, wide]| wide), [7, 5, 4, 4, 5, 4, 4, 2, 1, 8]);
+        assert_eq!([57_000_000, 400_000_000_000].map(|flops| width_max(flops, 128)), [WIDTH, WIDTH_MAX]);
     }
 
     proptest! {

@@ -13,7 +13,7 @@ use super::pool::{self, Pooling};
 use super::probe;
 use super::reader::GraphInput;
 use super::split::{self, BATCH, Port};
-use super::{BackboneError, LoadOptions};
+use super::{BackboneError, HIDDEN, LoadOptions};
 use crate::frame::{InputSpec, Layout};
 
 const FRAMES: &str = "offramp_frames";
@@ -71,9 +71,8 @@ pub(super) fn prepare(
     let graph = model.graph.as_mut().ok_or_else(|| refuse("holds no graph".to_owned()))?;
     graph.output = vec![ValueInfoProto::named(&scores)];
     let (points, flops) = cuts::cut_points(graph, &port.tensor, &scores, &facts).map_err(refuse)?;
-    let pooling = |point: &CutPoint, exit: usize| {
-        pool::pooling(&point.port.tensor, &point.port.dims, point.port.element, opset, exit)
-    };
+    let width_max = pool::width_max(flops, HIDDEN);
+    let pooling = |point: &CutPoint, exit: usize| pool::pooling(&point.port, opset, exit, width_max);
     let chosen = cuts::spread(&points, options.max_candidates.min(EXITS_MAX), |point| pooling(point, 0).is_some());
     let candidates = chosen.iter().filter_map(|&at| points.get(at)).enumerate().filter_map(|(exit, point)| {
         let pooling = pooling(point, exit + 1)?;

@@ -22,7 +22,8 @@ pub struct LearnConfig {
     pub first_training: usize,
     /// Each version of youth trains on at least this many times the audits of the one before.
     pub growth: f64,
-    /// The same for the versions that follow.
+    /// The same for the versions that follow. The first of them still belongs to youth while exits save little: with three
+    /// copies a training audit the window holds just what it trains on.
     pub growth_later: f64,
     /// Most samples kept, copies included.
     pub window_samples: usize,
@@ -63,9 +64,9 @@ impl Default for LearnConfig {
             young_training: 2_600,
             first_training: 450,
             growth: 2.45,
-            growth_later: 1.67,
+            growth_later: 1.9,
             window_samples: 20_000,
-            window_bytes: 256 << 20,
+            window_bytes: 512 << 20,
             hidden: 128,
             epochs: 20,
             minibatch: 64,

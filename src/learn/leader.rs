@@ -27,7 +27,7 @@ use crate::observe::telemetry::Telemetry;
 use crate::plan::{CostTable, Plan};
 
 const POLL: Duration = Duration::from_millis(100);
-/// Samples between the two threads, some 10 kB each; above it the partition is paused. A training takes seconds, and
+/// Samples between the two threads, some 10 to 30 kB each; above it the partition is paused. A training takes seconds, and
 /// what piles up meanwhile should not wait for another fetch.
 const QUEUE: usize = 8192;
 /// How long a failed term waits before it stands for election again.

@@ -19,13 +19,15 @@ use crate::plan::{ExitId, Plan};
 /// A feature that hardly varies is not blown up: its spread counts as at least this share of its size, or this.
 const LEAST_SPREAD: f32 = 1e-3;
 
-/// From so many samples on, copies included, heads have twice the hidden units (CIFAR-10, 5,000 audits with three copies:
-/// cost 0.617 to 0.600 at 0.7 % disagreement) ...
+/// From so many samples on, copies included, heads have up to twice the hidden units (CIFAR-10, 5,000 audits with three
+/// copies: cost 0.617 to 0.600 at 0.7 % disagreement) ...
 const LARGE_FROM: usize = 12_000;
-/// ... if such a head stays below this share of the model's FLOPs ...
+/// ... as far as such a head stays below this share of the model's FLOPs ...
 const LARGE_FLOPS: f64 = 0.004;
-/// ... and below so many weights, of two bytes each.
-const LARGE_WEIGHTS: usize = 450_000;
+/// ... and below so many weights, of two bytes each: a record holds a megabyte.
+const LARGE_WEIGHTS: usize = 475_000;
+/// Hidden units come in such groups: heads are judged so many units at a time.
+const UNITS: usize = 32;
 
 /// What a step came to.
 #[derive(Debug)]
@@ -123,10 +125,7 @@ impl Training {
     fn begin(&mut self, candidate: usize) -> Fit {
         let width = self.widths[candidate];
         let outputs = self.classes.len() + usize::from(self.other);
-        let large = 2 * self.config.hidden;
-        let weights = large * (width + outputs);
-        let bearable = 2.0 * weights as f64 <= LARGE_FLOPS * self.plan_flops as f64 && weights <= LARGE_WEIGHTS;
-        let hidden = if bearable && self.train.len() >= LARGE_FROM { large } else { self.config.hidden };
+        let hidden = hidden_units(self.config.hidden, self.train.len(), width + outputs, self.plan_flops);
         let mlp = Mlp::new(width, hidden, outputs, &mut self.rng);
         let (mean, scale) = standardisation(&self.train, candidate, width);
         let rows = self.config.minibatch.max(1);
@@ -186,6 +185,16 @@ impl Training {
         parts.temperature = temperature(&head, &self.tune, candidate);
         Head::new(parts, width, self.plan_classes)
     }
+}
+
+/// Hidden units of a head with so many weights a unit: `least`, and up to twice that where samples are many.
+fn hidden_units(least: usize, samples: usize, weights_each: usize, plan_flops: u64) -> usize {
+    if samples < LARGE_FROM {
+        return least;
+    }
+    let weights = ((LARGE_FLOPS * plan_flops as f64 / 2.0) as usize).min(LARGE_WEIGHTS);
+    let units = weights / weights_each.max(1) / UNITS * UNITS;
+    units.min(2 * least).max(least)
 }
 
 /// Classes that the backbone answered at least `least` times, ascending.
@@ -294,4 +303,20 @@ fn temperature(head: &Head, tune: &[Arc<Sample>], candidate: usize) -> f32 {
         }
     }
     f32::midpoint(low, high).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: large heads only where samples are many, and never too dear or too large to send.
+    #[test]
+    fn large_heads_are_bounded() {
+        let units = |samples, weights_each, flops| hidden_units(128, samples, weights_each, flops);
+        assert_eq!(units(LARGE_FROM - 1, 1034, 280_000_000), 128, "few samples");
+        assert_eq!(units(LARGE_FROM, 1034, 280_000_000), 256);
+        assert_eq!(units(LARGE_FROM, 2058, 280_000_000), 224, "a record holds a megabyte");
+        assert_eq!(units(LARGE_FROM, 1034, 100_000_000), 192, "a share of the model");
+        assert_eq!(units(LARGE_FROM, 1034, 1_000), 128, "never below the usual");
+    }
 }

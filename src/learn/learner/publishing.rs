@@ -45,7 +45,7 @@ impl Learner {
         let late = if self.set.exits().is_empty() {
             self.audits >= 2 * config.young_training && !self.may_certify_soon()
         } else {
-            self.audits >= 3 * config.young_training
+            self.audits as f64 >= 2.0 * config.growth_later * config.young_training as f64
         };
         let grown = late || self.force.iter().chain(&self.waiting).any(grown);
         self.grown |= grown;

@@ -10,6 +10,7 @@ use crate::learn::select;
 use crate::learn::trainer::{TrainStep, Training};
 use crate::learn::version::{self, Version};
 use crate::learn::window::Entry;
+use crate::plan::CostTable;
 
 use super::{Learner, Pace, Pending, Step, TUNE_LEAST, TUNE_SHARE, WAITING_MAX};
 
@@ -54,11 +55,9 @@ impl Learner {
         let (mut train, mut tune, mut frames) = (Vec::new(), Vec::new(), HashSet::new());
         for entry in entries {
             frames.extend(entry.sample.frame());
-            if !tunes(entry) {
-                train.push(Arc::clone(&entry.sample));
-            } else if !entry.sample.is_copy() {
-                tune.push(Arc::clone(&entry.sample));
-            }
+            // Copies of a frame go where it goes: what they show of an exit would be flattered by a training on the frame.
+            let part = if tunes(entry) { &mut tune } else { &mut train };
+            part.push(Arc::clone(&entry.sample));
         }
         let seed = mix(self.config.seed.wrapping_add(self.versions + 1));
         let training = Training::new(&self.plan, &self.config, train, tune, seed)?;
@@ -93,7 +92,7 @@ impl Learner {
         let all = u8::MAX;
         let tune = pending.training.tune();
         let rows: Vec<_> = tune.iter().map(|sample| version::row(&heads, all, sample, &mut self.scratch)).collect();
-        let choice = select::select(&rows, &self.costs, self.config.epsilon);
+        let choice = select::select(&rows, &self.costs, &CostTable::of_flops(&self.plan), self.config.epsilon);
         self.versions += 1;
         self.nothing_pays = choice.subset == 0;
         let version =
