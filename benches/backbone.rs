@@ -1,4 +1,5 @@
-//! What cutting costs: a model cut at three exits against the uncut one, one thread, at batch 1, 8 and 32; and a head.
+//! What cutting costs: a model cut at three exits against the uncut one, one thread, at batch 1, 8 and 32; what lanes hold
+//! in memory; and a head.
 //!
 //! Needs ONNX Runtime (`make runtime`). The demo model, and others with `BENCH_MODELS=path:path`. Each is timed alone by
 //! criterion, and both in turns in one run (the line "split over whole"), which is the figure to go by on a busy machine.
@@ -37,10 +38,37 @@ fn run_through(chain: &mut Chain, rows: usize) {
     }
 }
 
+/// Memory of this process in MiB; pages that sessions share count once (Linux' proportional set size).
+fn resident_mib() -> f64 {
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+    let kib = rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.split_whitespace().next()?.parse::<f64>().ok());
+    kib.unwrap_or(f64::NAN) / 1024.0
+}
+
+/// What lanes hold: each a cut chain and an auditor, run once.
+fn memory(backbone: &Backbone, exits: &[ExitId]) {
+    let before = resident_mib();
+    let mut lanes = Vec::new();
+    let mut held = |wanted: usize| {
+        while lanes.len() < wanted {
+            let mut chain = backbone.chain(exits).expect("the model loads");
+            let mut auditor = backbone.auditor().expect("the model loads");
+            chain.load(1).fill(0.5);
+            run_through(&mut chain, 1);
+            auditor.load(1).fill(0.5);
+            auditor.run(1).expect("the model runs");
+            lanes.push((chain, auditor));
+        }
+        resident_mib() - before
+    };
+    println!("memory of lanes: one {:.0} MiB, four {:.0} MiB", held(1), held(4));
+}
+
 fn backbone(criterion: &mut Criterion) {
     for model in models() {
         let backbone = Backbone::load(&model, &LoadOptions::default()).expect("the model loads");
         let exits = exits(&backbone);
+        memory(&backbone, &exits);
         let name = model.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let mut group = criterion.benchmark_group(name);
         group.sample_size(20);
