@@ -141,7 +141,8 @@ fn feed_until(
     placed
 }
 
-/// Audits are at 90 % or more until there were three times those that end youth (2,600), whatever else happens.
+/// Youth ends with the version that trains on 2,600 audits and was judged on two thirds as many: half of this where nine in
+/// ten frames are audited.
 const YOUTH_MAX: usize = 8_750;
 
 #[test]

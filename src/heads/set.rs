@@ -21,7 +21,9 @@ pub struct Certificate {
     pub n: u64,
     /// Audits on which the served answer would have differed from the backbone's.
     pub disagreements: u64,
-    /// Upper confidence bound of the disagreement (Clopper-Pearson at the share of `delta` that this look had).
+    /// What these audits say of the disagreement at the threshold in force: Clopper-Pearson's upper bound at the share of
+    /// `delta` that this look had. The threshold was chosen with the same audits, so what is promised is `epsilon`, and this
+    /// is how near to it they came.
     pub bound: f64,
 }
 
