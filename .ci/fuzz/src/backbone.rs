@@ -54,13 +54,10 @@ fn through(bytes: &[u8]) -> Result<(), String> {
 
 fn cut(model: &ModelProto, start: &Port, output: &str, facts: &Facts) -> Result<(), String> {
     let graph = model.graph.as_ref().ok_or("no graph")?;
-    let (points, _) = cuts::cut_points(graph, &start.tensor, output, facts)?;
-    let pooling = |at: usize| {
-        let port = &points.get(at)?.port;
-        pool::pooling(&port.tensor, &port.dims, port.element, 17, at)
-    };
-    let chosen =
-        cuts::spread(&points, 4, |point| pool::pooling(&point.port.tensor, &point.port.dims, 1, 17, 0).is_some());
+    let (points, flops) = cuts::cut_points(graph, &start.tensor, output, facts)?;
+    let width_max = pool::width_max(flops, 128);
+    let pooling = |at: usize| pool::pooling(&points.get(at)?.port, 17, at, width_max);
+    let chosen = cuts::spread(&points, 4, |point| pool::pooling(&point.port, 17, 0, width_max).is_some());
     let poolings: Vec<_> = chosen.iter().filter_map(|&at| pooling(at)).collect();
     let mut whole = model.clone();
     split::add_features(&mut whole, &poolings);
