@@ -9,11 +9,10 @@
 use std::path::{Path, PathBuf};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use half::f16;
 use offramp::backbone::{Audited, Backbone, Chain, LoadOptions};
 use offramp::cascade::{Auditor, Segments};
-
-use offramp::heads::{Head, HeadParts, Scratch};
+use offramp::engine::{unlearned_head, wave};
+use offramp::heads::Scratch;
 use offramp::plan::ExitId;
 
 const BATCHES: [usize; 3] = [1, 8, 32];
@@ -95,24 +94,7 @@ fn backbone(criterion: &mut Criterion) {
 /// A head of the greatest width, 128 hidden units and ten classes.
 fn head(criterion: &mut Criterion) {
     const WIDTH: usize = 1024;
-    const HIDDEN: usize = 128;
-    const CLASSES: u8 = 10;
-    let wave = |at: usize| (at as f32 * 0.37).sin() * 0.1;
-    let outputs = usize::from(CLASSES);
-    let parts = HeadParts {
-        exit: ExitId(1),
-        sequence: 1,
-        classes: (0..u32::from(CLASSES)).collect(),
-        other: false,
-        mean: vec![0.0; WIDTH],
-        scale: vec![1.0; WIDTH],
-        w1: (0..WIDTH * HIDDEN).map(|at| f16::from_f32(wave(at))).collect(),
-        b1: vec![0.0; HIDDEN],
-        w2: (0..HIDDEN * outputs).map(|at| f16::from_f32(wave(at))).collect(),
-        b2: vec![0.0; outputs],
-        temperature: 1.0,
-    };
-    let head = Head::new(parts, WIDTH, outputs).expect("sound numbers");
+    let head = unlearned_head(WIDTH, 10).expect("sound numbers");
     let mut group = criterion.benchmark_group("head");
     for rows in BATCHES {
         let features: Vec<f32> = (0..rows * WIDTH).map(wave).collect();

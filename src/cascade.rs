@@ -189,12 +189,8 @@ impl<T> Cascade<T> {
                     answer(row, full_model(row_of(all, position, count)));
                 }
             }
-            (StepOutput::Features(_), Some(next)) if heads.exits().is_empty() => {
-                next.append(&mut rows);
-                self.keep.clear();
-                self.keep.extend(0..count);
-                segments.compact(segment, &self.keep);
-            }
+            // Nobody leaves: all that the segment made waits for the next as it is.
+            (StepOutput::Features(_), Some(next)) if heads.exits().is_empty() => next.append(&mut rows),
             (StepOutput::Features(all), Some(next)) => {
                 let Mind { scratch, suspicion } = &mut **mind;
                 let mut leaving = rows.drain(..);
@@ -300,7 +296,8 @@ pub(crate) mod tests {
     use super::*;
     use crate::heads::head::tests::some_head;
     use crate::heads::set::SetExit;
-    use crate::heads::{Head, Policy, PolicyState, Threshold};
+    use crate::heads::set::tests::some_policy;
+    use crate::heads::{Head, Policy, Threshold};
 
     pub(crate) const WIDTH: usize = 6;
     pub(crate) const CLASSES: usize = 3;
@@ -377,20 +374,6 @@ pub(crate) mod tests {
             threshold: Threshold::new(*threshold).expect("in range"),
         });
         HeadSet::new(1, exits.collect(), policy)
-    }
-
-    pub(crate) fn some_policy() -> Policy {
-        let state = PolicyState::Certified;
-        Policy {
-            state,
-            exits: Vec::new(),
-            audit_rate: 0.1,
-            copies: 0,
-            log: (0, 0),
-            certificate: None,
-            reference: None,
-            audit_limit: 1.0,
-        }
     }
 
     /// Serves `rows` in batches of `batch`, each row known by its number; its fate by number.

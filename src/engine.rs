@@ -8,13 +8,11 @@ use std::time::Instant;
 use half::f16;
 
 use crate::backbone::{Backbone, BackboneError, LoadOptions, SplitChoice};
-use crate::heads::{Head, HeadParts, Scratch};
-use crate::plan::{CostTable, ExitId};
+use crate::heads::{Head, HeadError, HeadParts, Scratch};
+use crate::plan::{CostTable, ExitId, HEAD_HIDDEN};
 
 /// Batch size at which parts are measured: what lanes see under moderate load.
 const LIVE_BATCH: usize = 8;
-/// Hidden units of a head.
-const HIDDEN: usize = 128;
 /// Times that a head is timed.
 const ROUNDS: usize = 15;
 
@@ -71,10 +69,17 @@ impl Engine {
     }
 }
 
-/// Times a head of the usual size with the code that serves; milliseconds per frame.
+/// Values between -0.1 and 0.1: numbers of no meaning for what is only timed.
 #[must_use]
-pub fn head_ms(width: usize, classes: usize, batch: usize) -> f64 {
-    let wave = |at: usize| (at as f32 * 0.37).sin() * 0.1;
+pub fn wave(at: usize) -> f32 {
+    (at as f32 * 0.37).sin() * 0.1
+}
+
+/// A head of the usual size to be timed; it has learned nothing.
+///
+/// # Errors
+/// When no head can have that width or so many classes.
+pub fn unlearned_head(width: usize, classes: usize) -> Result<Head, HeadError> {
     let halves = |length: usize| (0..length).map(|at| f16::from_f32(wave(at))).collect();
     let parts = HeadParts {
         exit: ExitId(1),
@@ -83,14 +88,19 @@ pub fn head_ms(width: usize, classes: usize, batch: usize) -> f64 {
         other: false,
         mean: vec![0.0; width],
         scale: vec![1.0; width],
-        w1: halves(width * HIDDEN),
-        b1: vec![0.0; HIDDEN],
-        w2: halves(HIDDEN * classes),
+        w1: halves(width * HEAD_HIDDEN),
+        b1: vec![0.0; HEAD_HIDDEN],
+        w2: halves(HEAD_HIDDEN * classes),
         b2: vec![0.0; classes],
         temperature: 1.0,
     };
+    Head::new(parts, width, classes)
+}
+
+/// Times such a head with the code that serves; milliseconds per frame.
+fn head_ms(width: usize, classes: usize, batch: usize) -> f64 {
     // A width that no head can have is not for sale.
-    let Ok(head) = Head::new(parts, width, classes) else { return f64::MAX };
+    let Ok(head) = unlearned_head(width, classes) else { return f64::MAX };
     let features: Vec<f32> = (0..batch * width).map(wave).collect();
     let mut scratch = Scratch::default();
     let mut times: Vec<f64> = (0..ROUNDS)

@@ -107,6 +107,9 @@ impl Plan {
     }
 }
 
+/// Hidden units of a head, as plans price it.
+pub const HEAD_HIDDEN: usize = 128;
+
 /// Cost of the parts of the path, per frame: measured at the live batch size, one thread. K candidates, K + 1 pieces.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CostTable {

@@ -151,8 +151,9 @@ impl Manifest {
             Layout::Nhwc => [3, 1, 2],
         };
         let shown = if dim(channel_at) == Some(1) { Channels::Gray } else { Channels::Rgb };
-        let channels = self.channels.unwrap_or(shown);
-        if let Some(found) = dim(channel_at).filter(|&found| usize::try_from(found) != Ok(channels.count())) {
+        let mut channels = self.channels.unwrap_or(shown);
+        let contradicted = dim(channel_at).filter(|&found| usize::try_from(found) != Ok(channels.count()));
+        if let Some(found) = contradicted {
             problems.push(format!(
                 "input.channels: the graph's input \"{}\" has {found} channels, {} are fed",
                 graph.name,
@@ -191,8 +192,9 @@ impl Manifest {
         let (mean, std) = (per_channel("mean", &self.mean, 0.0), per_channel("std", &self.std, 1.0));
         let (scale, resize) = (self.scale.unwrap_or(SCALE), self.resize.unwrap_or(Resize::Stretch));
         let mirror = self.mirror.unwrap_or(true);
-        let contradicted = dim(channel_at).is_some_and(|found| usize::try_from(found) != Ok(channels.count()));
-        let channels = if contradicted { shown } else { channels };
+        if contradicted.is_some() {
+            channels = shown;
+        }
         Some(InputSpec { width: width?, height: height?, channels, layout, scale, mean, std, resize, mirror })
     }
 

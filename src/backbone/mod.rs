@@ -36,16 +36,13 @@ pub use measure::Timing;
 
 use crate::cascade::EngineError;
 use crate::frame::InputSpec;
-use crate::plan::{CostTable, ExitId, ExitPoint, Fingerprint, Plan};
+use crate::plan::{CostTable, ExitId, ExitPoint, Fingerprint, HEAD_HIDDEN, Plan};
 use chain::{Frames, Probabilities, Queue, Runner, Stage};
 use manifest::Manifest;
 use model::ModelFile;
 use optimised::Optimised;
 use prepare::{Candidate, Prepared};
 use session::{Level, Session, SessionError};
-
-/// Hidden units of a head, for its FLOPs.
-const HIDDEN: u64 = 128;
 
 /// How much slower than the plain split the cut after optimisation may look before it is dropped: timing is noisy.
 const DOUBT: f64 = 0.03;
@@ -393,7 +390,7 @@ impl Backbone {
 }
 
 fn plan(backbone: Fingerprint, input: InputSpec, labels: Vec<String>, prepared: &Prepared) -> Plan {
-    let classes = labels.len() as u64;
+    let (classes, hidden) = (labels.len() as u64, HEAD_HIDDEN as u64);
     let mut hasher = blake3::Hasher::new();
     hasher.update(format!("{input:?} {classes}").as_bytes());
     let mut candidates = Vec::new();
@@ -406,7 +403,7 @@ fn plan(backbone: Fingerprint, input: InputSpec, labels: Vec<String>, prepared: 
             tensor: candidate.port.tensor.clone(),
             flops_fraction: candidate.fraction,
             feature_width: width,
-            head_flops: 2 * width as u64 + 2 * width as u64 * HIDDEN + 2 * HIDDEN * classes + 4 * classes,
+            head_flops: 2 * width as u64 + 2 * width as u64 * hidden + 2 * hidden * classes + 4 * classes,
         });
     }
     let plan = Fingerprint(*hasher.finalize().as_bytes());

@@ -13,8 +13,9 @@ use super::pool::{self, Pooling};
 use super::probe;
 use super::reader::GraphInput;
 use super::split::{self, BATCH, Port};
-use super::{BackboneError, HIDDEN, LoadOptions};
+use super::{BackboneError, LoadOptions};
 use crate::frame::{InputSpec, Layout};
+use crate::plan::HEAD_HIDDEN;
 
 const FRAMES: &str = "offramp_frames";
 const SCORES: &str = "offramp_scores";
@@ -71,7 +72,7 @@ pub(super) fn prepare(
     let graph = model.graph.as_mut().ok_or_else(|| refuse("holds no graph".to_owned()))?;
     graph.output = vec![ValueInfoProto::named(&scores)];
     let (points, flops) = cuts::cut_points(graph, &port.tensor, &scores, &facts).map_err(refuse)?;
-    let width_max = pool::width_max(flops, HIDDEN);
+    let width_max = pool::width_max(flops, HEAD_HIDDEN as u64);
     let pooling = |point: &CutPoint, exit: usize| pool::pooling(&point.port, opset, exit, width_max);
     let chosen = cuts::spread(&points, options.max_candidates.min(EXITS_MAX), |point| pooling(point, 0).is_some());
     let candidates = chosen.iter().filter_map(|&at| points.get(at)).enumerate().filter_map(|(exit, point)| {

@@ -177,18 +177,13 @@ impl Registry {
         match complete.filter(|set| set.version() > self.adopted.version()) {
             Some(set) => {
                 self.policies = self.policies.split_off(&set.version());
-                let too_loose = self.is_too_loose(&set);
+                let too_loose = self.promise.is_some_and(|(epsilon, delta)| set.is_looser_than(epsilon, delta));
                 self.adopted = Arc::new(if too_loose { set.without_exits() } else { set });
                 let adopted = Arc::clone(&self.adopted);
                 if too_loose { Accepted::TooLoose(adopted) } else { Accepted::Adopt(adopted) }
             }
             None => Accepted::Stored,
         }
-    }
-
-    fn is_too_loose(&self, set: &HeadSet) -> bool {
-        let too_loose = |(epsilon, delta)| set.certificate().is_some_and(|held| held.is_looser_than(epsilon, delta));
-        self.promise.is_some_and(too_loose)
     }
 
     /// The policy with its heads, if all are held.

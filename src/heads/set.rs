@@ -27,14 +27,6 @@ pub struct Certificate {
     pub bound: f64,
 }
 
-impl Certificate {
-    /// Whether it promises less than at most `epsilon` with confidence 1 - `delta`.
-    #[must_use]
-    pub fn is_looser_than(&self, epsilon: f64, delta: f64) -> bool {
-        self.epsilon > epsilon || self.delta > delta
-    }
-}
-
 /// One exit of a policy.
 #[derive(Debug, Clone)]
 pub(crate) struct SetExit {
@@ -104,6 +96,12 @@ impl HeadSet {
         let audit_limit = policy.audit_limit;
         let (copies, certificate, reference) = (policy.copies, policy.certificate, policy.reference.clone());
         Self { version, ids, exits, audit_rate, audit_limit, copies, log: policy.log, certificate, reference }
+    }
+
+    /// Whether it has exits whose certificate promises less than at most `epsilon` with confidence 1 - `delta`.
+    #[must_use]
+    pub fn is_looser_than(&self, epsilon: f64, delta: f64) -> bool {
+        self.certificate.is_some_and(|held| held.epsilon > epsilon || held.delta > delta)
     }
 
     /// The same policy with its exits off, and no promise that nobody needs. Number, audits and places in the log stay.
@@ -254,19 +252,16 @@ impl Default for HeadSet {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::heads::PolicyState;
     use crate::heads::head::tests::some_head;
 
-    fn set(thresholds: [f32; 2]) -> HeadSet {
-        let exits = thresholds.iter().zip([1u8, 3]).map(|(threshold, exit)| SetExit {
-            head: Arc::new(Head::new(some_head(exit, 5, 6, vec![0, 1, 2], false), 6, 3).expect("valid")),
-            threshold: Threshold::new(*threshold).expect("in range"),
-        });
-        let policy = Policy {
+    /// A policy without exits or promise.
+    pub(crate) fn some_policy() -> Policy {
+        Policy {
             state: PolicyState::Certified,
             exits: Vec::new(),
             audit_rate: 0.1,
@@ -275,8 +270,15 @@ mod tests {
             certificate: None,
             reference: None,
             audit_limit: 1.0,
-        };
-        HeadSet::new(5, exits.collect(), &policy)
+        }
+    }
+
+    fn set(thresholds: [f32; 2]) -> HeadSet {
+        let exits = thresholds.iter().zip([1u8, 3]).map(|(threshold, exit)| SetExit {
+            head: Arc::new(Head::new(some_head(exit, 5, 6, vec![0, 1, 2], false), 6, 3).expect("valid")),
+            threshold: Threshold::new(*threshold).expect("in range"),
+        });
+        HeadSet::new(5, exits.collect(), &some_policy())
     }
 
     proptest! {

@@ -3,10 +3,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rdkafka::ClientConfig;
 
 use super::*;
-use crate::cascade::tests::{CLASSES, Echo, WIDTH, heads_with, some_policy};
+use crate::cascade::tests::{CLASSES, Echo, WIDTH, heads_with};
 use crate::decode::DecodeLimits;
 use crate::frame::{Channels, InputSpec, Layout, Origin, RawFrame, Resize};
 use crate::heads::Policy;
+use crate::heads::set::tests::some_policy;
 use crate::ingest::{Ledger, Taken};
 use crate::plan::{ExitId, ExitPoint, Fingerprint};
 use crate::publish::Outputs;

@@ -1,6 +1,7 @@
 //! What learning may be told from outside. Plain numbers; [`crate::learn::Learner`] clamps nothing and proves nothing here.
 
 use crate::heads::SUSPICIOUS_RATE;
+use crate::plan::HEAD_HIDDEN;
 
 /// Settings of the learner. The defaults are those of DESIGN section 6.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,7 +68,7 @@ impl Default for LearnConfig {
             growth_later: 1.9,
             window_samples: 20_000,
             window_bytes: 512 << 20,
-            hidden: 128,
+            hidden: HEAD_HIDDEN,
             epochs: 20,
             minibatch: 64,
             step_size: 2e-3,

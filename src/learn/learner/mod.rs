@@ -162,8 +162,7 @@ impl Learner {
     /// this learner must is none: it learns and certifies anew, on from that number.
     pub fn resume(&mut self, set: Arc<HeadSet>, high_water: u64, log_end: i64) {
         self.sequence = self.sequence.max(set.version()).max(high_water);
-        let (epsilon, delta) = (self.config.epsilon, self.config.delta);
-        let too_loose = set.certificate().is_some_and(|held| held.is_looser_than(epsilon, delta));
+        let too_loose = set.is_looser_than(self.config.epsilon, self.config.delta);
         let set = if too_loose { Arc::new(set.without_exits()) } else { set };
         let (from, position) = set.log();
         if log_end > from.max(position) {
