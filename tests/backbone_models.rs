@@ -197,6 +197,19 @@ fn shallow_model_runs_whole() {
     cuts_cleanly("shallow", 0..=0, 1e-4);
 }
 
+/// Goal: where no way to cut can be shown to answer as the uncut model does, nothing is cut.
+#[test]
+fn a_model_that_answers_at_random_runs_whole() {
+    for split in [SplitChoice::Measured, SplitChoice::Plain, SplitChoice::Optimised] {
+        let options = LoadOptions { split, ..LoadOptions::default() };
+        let backbone =
+            Backbone::load(&models().join("random.onnx"), &options).unwrap_or_else(|error| panic!("{error}"));
+        assert!(backbone.cut_points().len() > 1, "it could be cut");
+        assert_eq!(backbone.plan().candidates, [], "{split:?}");
+        assert!(backbone.engine().starts_with("whole"), "{}", backbone.engine());
+    }
+}
+
 /// Goal: every refusal says what is wrong, in the user's words.
 #[test]
 fn refusals_name_the_reason() {

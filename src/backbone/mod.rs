@@ -4,6 +4,7 @@
 //! `pool` and `split` are pure; `session` and `runtime` alone use `ort`. Knows nothing of Kafka, of heads or of policies.
 
 mod chain;
+mod choice;
 mod cuts;
 mod describe;
 mod facts;
@@ -43,9 +44,6 @@ use model::ModelFile;
 use optimised::Optimised;
 use prepare::{Candidate, Prepared};
 use session::{Level, Session, SessionError};
-
-/// How much slower than the plain split the cut after optimisation may look before it is dropped: timing is noisy.
-const DOUBT: f64 = 0.03;
 
 /// How to load a backbone.
 #[derive(Debug, Clone)]
@@ -189,6 +187,9 @@ impl Backbone {
         let labels = manifest.class_labels(prepared.classes, &mut problems);
         manifest.verdict(&problems)?;
         let plan = plan(file.fingerprint, spec, labels, &prepared);
+        let mut backbone = Self { plan: Arc::new(plan), prepared, options: options.clone(), optimised: None };
+        backbone.choose_split()?;
+        let Self { plan, prepared, .. } = &backbone;
         if plan.candidates.is_empty() {
             tracing::warn!(model = %manifest.model.display(), "no usable cut points: the model runs whole");
         }
@@ -202,41 +203,7 @@ impl Backbone {
             mflops = plan.flops / 1_000_000,
             "backbone loaded"
         );
-        let mut backbone = Self { plan: Arc::new(plan), prepared, options: options.clone(), optimised: None };
-        backbone.choose_split();
         Ok(backbone)
-    }
-
-    /// Tries the cut after optimisation, and keeps it if it answers as the uncut model and is faster than the plain split.
-    fn choose_split(&mut self) {
-        if self.plan.candidates.is_empty() || self.options.split == SplitChoice::Plain {
-            return;
-        }
-        match optimised::optimise(&self.prepared, self.options.intra_threads) {
-            Ok(optimised) => self.optimised = Some(optimised),
-            Err(reason) => return tracing::warn!(reason, "cut before optimisation: the optimised graph cannot be cut"),
-        }
-        if self.options.split == SplitChoice::Optimised {
-            return;
-        }
-        match measure::compare(self) {
-            // The benefit of the doubt goes to the way that is faster nearly everywhere.
-            Ok(found) if found.same && found.optimised <= found.plain * (1.0 + DOUBT) => {
-                tracing::info!(
-                    split = found.optimised,
-                    plain = found.plain,
-                    "cut after optimisation; times over uncut"
-                );
-            }
-            Ok(found) => {
-                tracing::info!(found.same, split = found.optimised, plain = found.plain, "cut before optimisation");
-                self.optimised = None;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cut before optimisation: the optimised graph's segments do not run");
-                self.optimised = None;
-            }
-        }
     }
 
     /// How segments are made, for people.
@@ -370,7 +337,7 @@ impl Backbone {
     ) -> Result<Session, BackboneError> {
         let part = split::extract(&optimised.model, &self.prepared.input.tensor, start, ends)
             .map_err(|reason| BackboneError::Segment { segment, reason })?;
-        optimised.load(&part, self.options.intra_threads).map_err(|error| BackboneError::segment(segment, error))
+        optimised.load(part, self.options.intra_threads).map_err(|error| BackboneError::segment(segment, error))
     }
 
     fn session(

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::facts::Seen;
 use super::folder::Folder;
 use super::graph::{Class, Graph};
-use super::onnx::{ModelProto, NodeProto, ValueInfoProto};
+use super::onnx::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use super::prepare::{Candidate, Prepared};
 use super::probe;
 use super::reader;
@@ -64,9 +64,43 @@ pub(super) fn optimise(prepared: &Prepared, threads: usize) -> Result<Optimised,
 impl Optimised {
     /// Loads a part of the graph. As it stands: even the lowest level of rewriting would bring the loss of a plain split
     /// back, and make weights of its own.
-    pub(super) fn load(&self, part: &ModelProto, threads: usize) -> Result<Session, SessionError> {
-        Session::load_sharing(part, threads, self.folder.path())
+    pub(super) fn load(&self, mut part: ModelProto, threads: usize) -> Result<Session, SessionError> {
+        let under = summands(&part);
+        let outputs = under.iter().map(|name| ValueInfoProto::named(name));
+        part.graph.iter_mut().for_each(|graph| graph.output.extend(outputs.clone()));
+        Ok(Session::load_sharing(&part, threads, self.folder.path())?.written_over(under))
     }
+}
+
+/// The tensors that the part's first output is added to, nearest first: a convolution that ends a residual block takes the
+/// other branch as a sum to start from, and the sum may be the end of such a block itself. Inside a graph ONNX Runtime lets
+/// it overwrite the sum. What is an output it makes in memory of its own and copies the sum there first, unless the sum
+/// lies there already.
+fn summands(part: &ModelProto) -> Vec<String> {
+    let find = |proto: &GraphProto| -> Option<Vec<String>> {
+        let start = proto.input.first()?.name();
+        let graph = Graph::new(proto, start).ok()?;
+        let mut found: Vec<String> = Vec::new();
+        let mut over = proto.output.first()?.name();
+        while let Some(sum) = graph.maker(over).and_then(summand).filter(|sum| graph.maker(sum).is_some()) {
+            // All who read the sum must have done so before it is overwritten, whatever the order of the rest.
+            let before = graph.between(&[start], &[over]);
+            let early = |node: &NodeProto| before.iter().any(|other| std::ptr::eq(*other, node));
+            if !proto.node.iter().filter(|node| node.reads().contains(&sum)).all(early) {
+                break;
+            }
+            found.push(sum.to_owned());
+            over = sum;
+        }
+        Some(found)
+    };
+    part.graph.as_ref().and_then(find).unwrap_or_default()
+}
+
+/// The sum that a convolution starts from: the fourth input of ONNX Runtime's own.
+fn summand(node: &NodeProto) -> Option<&str> {
+    let own = node.domain().starts_with("com.microsoft") && matches!(node.op_type(), "Conv" | "FusedConv");
+    node.input.get(3).filter(|name| own && !name.is_empty()).map(String::as_str)
 }
 
 /// Moves the large weights into a file of the folder.

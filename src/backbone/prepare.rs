@@ -45,6 +45,8 @@ pub(super) struct Prepared {
     pub(super) batches: bool,
     pub(super) opset: i64,
     pub(super) params: u64,
+    /// How far two right ways to compute its probabilities may lie apart, as a share of the largest.
+    pub(super) rounding: f32,
 }
 
 /// Prepares a parsed model for frames of that kind.
@@ -80,8 +82,15 @@ pub(super) fn prepare(
         Some(Candidate { port: point.port.clone(), pooling, fraction: point.fraction })
     });
     let candidates = candidates.collect();
-    let batches = facts.batches;
-    Ok(Prepared { model, input: port, scores, meaning, classes, points, candidates, flops, batches, opset, params })
+    let (batches, rounding) = (facts.batches, rounding(&facts));
+    let input = port;
+    Ok(Prepared { model, input, scores, meaning, classes, points, candidates, flops, batches, opset, params, rounding })
+}
+
+/// In a model of halves or bytes one step of rounding is more, and fusing moves values across the middle between two steps.
+fn rounding(facts: &Facts) -> f32 {
+    let coarse = [DataType::Float16, DataType::Bfloat16, DataType::Int8, DataType::Uint8].map(|kind| kind as i32);
+    if facts.seen.values().any(|seen| coarse.contains(&seen.element)) { 2e-2 } else { 1e-4 }
 }
 
 /// Weights by their dims, which are foreign and may claim more than a number holds.

@@ -53,16 +53,28 @@ pub(super) struct Session {
     /// The graph's input; shape arithmetic aside every graph here has exactly one.
     input: String,
     outputs: Vec<String>,
+    /// Tensors in the graph that lie where its first output will, each written over by the next.
+    under: Vec<String>,
     kept: Kept,
 }
 
 /// Tensors that runs write into, by the number of rows.
 #[derive(Default)]
 struct Kept {
-    /// Type and dims of one row by output, once a run has shown them.
-    kinds: Option<Vec<(TensorElementType, Vec<usize>)>>,
+    kinds: Kinds,
     by_rows: BTreeMap<usize, RunOptions<HasSelectedOutputs>>,
     bytes: usize,
+}
+
+/// What a run showed of a session's outputs.
+#[derive(Default)]
+enum Kinds {
+    #[default]
+    Unseen,
+    /// Not a row for each row of the input: nothing is kept.
+    Unfit,
+    /// Type and dims of one row by output.
+    Rows(Vec<(TensorElementType, Vec<usize>)>),
 }
 
 /// A tensor that a session made. Rows are contiguous.
@@ -162,7 +174,15 @@ impl Session {
         let input = inner.inputs().first().map(|input| input.name().to_owned());
         let input = input.ok_or_else(|| SessionError::Ort("the graph has no input".to_owned()))?;
         let outputs = inner.outputs().iter().map(|output| output.name().to_owned()).collect();
-        Ok(Self { inner, input, outputs, kept: Kept::default() })
+        Ok(Self { inner, input, outputs, under: Vec::new(), kept: Kept::default() })
+    }
+
+    /// Lets [`Session::run_again`] make these tensors, which the graph must give as outputs too, in the memory of the first
+    /// one: whoever adds to them makes it in place.
+    pub(super) fn written_over(mut self, under: Vec<String>) -> Self {
+        self.outputs.retain(|name| !under.contains(name));
+        self.under = under;
+        self
     }
 
     /// Names of what [`Session::run`] gives, in order.
@@ -185,7 +205,10 @@ impl Session {
         rows: usize,
         dims: &[usize],
     ) -> Result<Vec<Buffer>, SessionError> {
-        let Some(options) = self.kept.tensors(rows, &self.outputs)? else {
+        if self.kept.make(rows, &self.outputs)? && !self.under.is_empty() {
+            self.share_memory(feed, rows, dims)?;
+        }
+        let Some(options) = self.kept.by_rows.get(&rows) else {
             let made = self.run(feed, rows, dims)?;
             self.kept.learn(rows, &made);
             return Ok(made);
@@ -193,11 +216,35 @@ impl Session {
         let made = self.inner.run_with_options(vec![(self.input.as_str(), feed.value(rows, dims)?)], options)?;
         taken(made, &self.outputs)
     }
+
+    /// Binds the tensors below the first output to its memory. The crate gives another handle of a tensor only with the
+    /// outputs of a run.
+    fn share_memory(&mut self, feed: &Feed<'_>, rows: usize, dims: &[usize]) -> Result<(), SessionError> {
+        let Some(options) = self.kept.by_rows.get(&rows) else { return Ok(()) };
+        let mut bound = OutputSelector::default();
+        for name in &self.under {
+            let mut made =
+                self.inner.run_with_options(vec![(self.input.as_str(), feed.value(rows, dims)?)], options)?;
+            for first in self.outputs.iter().take(1) {
+                bound = bound.preallocate(name, handed(&mut made, first)?);
+            }
+        }
+        let mut made = self.inner.run_with_options(vec![(self.input.as_str(), feed.value(rows, dims)?)], options)?;
+        for name in &self.outputs {
+            bound = bound.preallocate(name, handed(&mut made, name)?);
+        }
+        drop(made);
+        self.kept.by_rows.insert(rows, RunOptions::new()?.with_outputs(bound));
+        Ok(())
+    }
+}
+
+fn handed(made: &mut SessionOutputs<'_>, name: &str) -> Result<DynValue, SessionError> {
+    made.remove(name).ok_or_else(|| SessionError::Ort(format!("no output \"{name}\"")))
 }
 
 fn taken(mut made: SessionOutputs<'_>, names: &[String]) -> Result<Vec<Buffer>, SessionError> {
-    let take = |name: &String| made.remove(name).ok_or_else(|| SessionError::Ort(format!("no output \"{name}\"")));
-    names.iter().map(take).map(|value| Buffer::new(value?)).collect()
+    names.iter().map(|name| Buffer::new(handed(&mut made, name)?)).collect()
 }
 
 impl std::fmt::Debug for Kept {
@@ -207,42 +254,36 @@ impl std::fmt::Debug for Kept {
 }
 
 impl Kept {
-    /// What a run showed of the outputs. Nothing is kept of a graph that gives other than a row for a row.
     fn learn(&mut self, rows: usize, made: &[Buffer]) {
-        if self.kinds.is_none() {
+        if matches!(self.kinds, Kinds::Unseen) {
             let kind = |buffer: &Buffer| match buffer.shape.split_first() {
                 Some((first, dims)) if *first == rows => Some((buffer.element(), dims.to_vec())),
                 _ => None,
             };
-            self.kinds = Some(made.iter().map(kind).collect::<Option<_>>().unwrap_or_default());
+            self.kinds = made.iter().map(kind).collect::<Option<_>>().map_or(Kinds::Unfit, Kinds::Rows);
         }
     }
 
-    /// The tensors for so many rows, made now if there is room for them; `None`: there are none.
-    fn tensors(
-        &mut self,
-        rows: usize,
-        names: &[String],
-    ) -> Result<Option<&RunOptions<HasSelectedOutputs>>, SessionError> {
-        let Some(kinds) = self.kinds.as_ref().filter(|kinds| !kinds.is_empty()) else {
-            return Ok(None);
-        };
-        if !self.by_rows.contains_key(&rows) {
-            let values = |dims: &[usize]| dims.iter().product::<usize>();
-            let size = |(kind, dims): &(TensorElementType, Vec<usize>)| kind.byte_size(rows * values(dims));
-            let bytes = kinds.iter().map(size).sum::<Option<usize>>().unwrap_or(usize::MAX);
-            if bytes > KEPT_BYTES_MAX - self.bytes {
-                return Ok(None);
-            }
-            let mut outputs = OutputSelector::default();
-            for (name, (kind, dims)) in names.iter().zip(kinds) {
-                let shape: Vec<usize> = std::iter::once(rows).chain(dims.iter().copied()).collect();
-                outputs = outputs.preallocate(name, DynTensor::new(&Allocator::default(), *kind, shape)?);
-            }
-            self.by_rows.insert(rows, RunOptions::new()?.with_outputs(outputs));
-            self.bytes += bytes;
+    /// Makes the tensors for so many rows if there are none and there is room. True when they are new.
+    fn make(&mut self, rows: usize, names: &[String]) -> Result<bool, SessionError> {
+        let Kinds::Rows(kinds) = &self.kinds else { return Ok(false) };
+        if self.by_rows.contains_key(&rows) {
+            return Ok(false);
         }
-        Ok(self.by_rows.get(&rows))
+        let values = |dims: &[usize]| dims.iter().product::<usize>();
+        let size = |(kind, dims): &(TensorElementType, Vec<usize>)| kind.byte_size(rows * values(dims));
+        let bytes = kinds.iter().map(size).sum::<Option<usize>>().unwrap_or(usize::MAX);
+        if bytes > KEPT_BYTES_MAX - self.bytes {
+            return Ok(false);
+        }
+        let mut outputs = OutputSelector::default();
+        for (name, (kind, dims)) in names.iter().zip(kinds) {
+            let shape: Vec<usize> = std::iter::once(rows).chain(dims.iter().copied()).collect();
+            outputs = outputs.preallocate(name, DynTensor::new(&Allocator::default(), *kind, shape)?);
+        }
+        self.by_rows.insert(rows, RunOptions::new()?.with_outputs(outputs));
+        self.bytes += bytes;
+        Ok(true)
     }
 }
 

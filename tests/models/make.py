@@ -209,6 +209,10 @@ def main():
     n = Net(); n.domains = ["strange"]
     n.nodes.append(h.make_node("Wonder", ["image"], ["w"], name="the_wonder", domain="strange"))
     n.save("unknown_op", scores(n.head("w", 3)))
+    # Noise of its own: no two runs answer alike, so no cut can be shown to be right.
+    n = Net(); x = block(n, n.relu(n.conv("image", 3, 8)), 8)
+    x = n.op("Mul", x, n.op("RandomNormalLike", n.op("GlobalAveragePool", x)))
+    n.save("random", scores(n.head(block(n, x, 8), 8)))
     # One convolution, then scores: nothing lies between.
     n = Net(); n.save("shallow", scores(n.op("Flatten", n.op("Conv", "image", n.noise(5, 3, 16, 16)), axis=1)))
 
