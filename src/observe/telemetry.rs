@@ -307,6 +307,7 @@ impl Telemetry {
             },
             learner: status::Learner {
                 here: self.learns.load(Ordering::Relaxed),
+                training: learning.as_ref().is_some_and(|status| status.training),
                 window: learning.as_ref().map_or(0, |status| status.window_samples as u64),
                 cpu_s: self.learn_cpu_ms.load(Ordering::Relaxed) as f64 / 1e3,
             },

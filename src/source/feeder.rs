@@ -173,7 +173,7 @@ impl Counts {
 }
 
 /// Feeds pictures until they end, the stop flag is set, or reading or Kafka fails for good. A frame that Kafka refuses is
-/// counted and the others go on. `pace` is asked before each frame.
+/// counted and the others go on. `pace` is asked before each frame; what it holds back is not made up for afterwards.
 ///
 /// # Errors
 /// A [`FeedError`]; frames handed over before it may have been delivered.
@@ -186,6 +186,7 @@ pub fn feed(
     let feeder = Feeder::connect(options)?;
     let cameras = u64::from(options.cameras.max(1));
     let started = Instant::now();
+    let mut held = Duration::ZERO;
     let (mut sent, mut bytes) = (0, 0);
     let mut outcome = Ok(());
     'frames: for picture in pictures {
@@ -196,14 +197,18 @@ pub fn feed(
                 break;
             }
         };
-        // A frame beyond the end of the clock is never due; no rate that is kept has one.
-        let Some(due) = options.rate.map_or(Some(started), |rate| started.checked_add(rate.due(sent))) else { break };
+        let asked = Instant::now();
         while pace(&feeder.progress(sent, bytes)) == Pace::Wait {
             if stop.load(Ordering::Relaxed) {
                 break 'frames;
             }
             feeder.producer.poll(SLICE / 10);
         }
+        held += asked.elapsed();
+        // A frame beyond the end of the clock is never due; no rate that is kept has one.
+        let Some(due) = options.rate.map_or(Some(started), |rate| started.checked_add(rate.due(sent) + held)) else {
+            break;
+        };
         if !feeder.wait_until(due, stop) {
             break;
         }

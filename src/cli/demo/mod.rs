@@ -33,6 +33,11 @@ const AHEAD_MAX: u64 = 1_000;
 /// Without an answer for this long something is broken.
 const STALLED: Duration = Duration::from_mins(1);
 const REFRESH: Duration = Duration::from_millis(200);
+/// A training that takes longer is held up by something else on this machine, and the cameras wait for it: the demo has a
+/// minute of stream to show what days would, and no second minute. On an idle core the longest training takes some ten.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Longest that the cameras wait in all.
+const HELD_MAX: Duration = Duration::from_mins(4);
 
 /// Arguments of `offramp demo`.
 #[derive(Debug, clap::Args)]
@@ -188,7 +193,7 @@ impl Stage<'_> {
         }
         let started = Instant::now();
         let feeding = Feeding::start(self.args, first, pictures, observer.progress())?;
-        let outcome = self.watch(&observer, &workers, started, total);
+        let outcome = self.watch(&observer, &workers, &feeding, started, total);
         let seconds = started.elapsed().as_secs_f64();
         feeding.stop.store(true, Ordering::Release);
         let reports: Vec<Report> = workers.iter().map(|worker| Report::of(worker.telemetry())).collect();
@@ -209,9 +214,17 @@ impl Stage<'_> {
 
 impl Stage<'_> {
     /// Draws the table until every frame is answered. Returns the FLOPs as they stood after the first half.
-    fn watch(&self, observer: &Observer, workers: &[Worker], started: Instant, total: usize) -> anyhow::Result<Flops> {
+    fn watch(
+        &self,
+        observer: &Observer,
+        workers: &[Worker],
+        feeding: &Feeding,
+        started: Instant,
+        total: usize,
+    ) -> anyhow::Result<Flops> {
         let board = Board::new(self.engine.backbone.plan(), total);
         let mut half = None;
+        let mut learner = Patience::default();
         let (mut last, mut progressed) = (0, Instant::now());
         loop {
             std::thread::sleep(REFRESH);
@@ -220,7 +233,9 @@ impl Stage<'_> {
             if half.is_none() && answered >= total / 2 {
                 half = Some(Flops::of(&reports));
             }
-            if answered > last {
+            let hold = learner.is_behind(reports.iter().any(Report::is_training));
+            feeding.hold.store(hold, Ordering::Release);
+            if answered > last || hold {
                 (last, progressed) = (answered, Instant::now());
             }
             let per_second = answered as f64 / started.elapsed().as_secs_f64();
@@ -244,14 +259,39 @@ impl Stage<'_> {
     }
 }
 
+/// How long the learner has been at one training.
+#[derive(Default)]
+struct Patience {
+    training_since: Option<Instant>,
+    held: Duration,
+}
+
+impl Patience {
+    /// To be asked every [`REFRESH`].
+    fn is_behind(&mut self, training: bool) -> bool {
+        let since = *self.training_since.get_or_insert_with(Instant::now);
+        if !training {
+            self.training_since = None;
+        }
+        let behind = training && since.elapsed() > PATIENCE && self.held < HELD_MAX;
+        if behind {
+            self.held += REFRESH;
+        }
+        behind
+    }
+}
+
 /// The feeding thread.
 struct Feeding {
     thread: std::thread::JoinHandle<Result<FeedReport, FeedError>>,
     stop: Arc<AtomicBool>,
+    /// While true the cameras wait.
+    hold: Arc<AtomicBool>,
 }
 
 impl Feeding {
-    /// Feeds at the asked rate, and slower when the workers are behind: the embedded broker forgets what is too old.
+    /// Feeds at the asked rate, and slower when the workers are behind, because the embedded broker forgets what is too old,
+    /// or when the learner is.
     fn start(
         args: &DemoArgs,
         config: &Config,
@@ -267,13 +307,15 @@ impl Feeding {
         };
         let stop = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&stop);
+        let hold = Arc::new(AtomicBool::new(false));
+        let held = Arc::clone(&hold);
         let thread = std::thread::Builder::new().name("feeder".into()).spawn(move || {
             feeder::feed(&options, pictures.into_iter().map(Ok), &ended, |progress| {
                 let ahead = progress.sent.saturating_sub(answered() as u64);
-                if ahead < AHEAD_MAX { Pace::Go } else { Pace::Wait }
+                if ahead < AHEAD_MAX && !held.load(Ordering::Acquire) { Pace::Go } else { Pace::Wait }
             })
         })?;
-        Ok(Self { thread, stop })
+        Ok(Self { thread, stop, hold })
     }
 
     fn join(self) -> anyhow::Result<()> {

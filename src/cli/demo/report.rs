@@ -35,6 +35,10 @@ impl Report {
             flops: telemetry.flops_totals(),
         }
     }
+
+    pub(super) fn is_training(&self) -> bool {
+        self.status.learner.here && self.status.learner.training
+    }
 }
 
 /// The live table on stderr; without a terminal nothing is drawn.
