@@ -69,6 +69,8 @@ pub(crate) struct Tape {
     pub(crate) inputs: Vec<f32>,
     /// Target distribution, `rows x k`; filled by the caller, every row sums to 1.
     pub(crate) targets: Vec<f32>,
+    /// What outputs are divided by before they are held against the targets.
+    temperature: f32,
     hidden: Vec<f32>,
     outputs: Vec<f32>,
     hidden_gradient: Vec<f32>,
@@ -77,10 +79,11 @@ pub(crate) struct Tape {
 }
 
 impl Tape {
-    pub(crate) fn new(mlp: &Mlp, rows: usize) -> Self {
+    pub(crate) fn new(mlp: &Mlp, rows: usize, temperature: f32) -> Self {
         Self {
             inputs: vec![0.0; rows * mlp.inputs],
             targets: vec![0.0; rows * mlp.outputs],
+            temperature,
             hidden: vec![0.0; rows * mlp.hidden],
             outputs: vec![0.0; rows * mlp.outputs],
             hidden_gradient: vec![0.0; rows * mlp.hidden],
@@ -88,7 +91,8 @@ impl Tape {
         }
     }
 
-    /// Mean cross-entropy of the first `rows` rows to their targets (KL up to the targets' entropy), and its gradient.
+    /// Mean cross-entropy of the first `rows` rows to their targets (KL up to the targets' entropy) times the square of the
+    /// temperature, and its gradient.
     pub(crate) fn run(&mut self, mlp: &Mlp, rows: usize) -> f32 {
         let (d, h, k) = (mlp.inputs, mlp.hidden, mlp.outputs);
         let at = mlp.layout();
@@ -99,7 +103,7 @@ impl Tape {
         spread(mlp.b2(), &mut self.outputs[..rows * k]);
         let hidden = view(&self.hidden, rows, h);
         general_mat_mul(1.0, &hidden, &view(mlp.w2(), h, k), 1.0, &mut view_mut(&mut self.outputs, rows, k));
-        let loss = softmax_gradient(&mut self.outputs[..rows * k], &self.targets[..rows * k], k, rows);
+        let loss = softmax_gradient(&mut self.outputs[..rows * k], &self.targets[..rows * k], k, self.temperature);
 
         let (layer1, layer2) = self.gradient.split_at_mut(at.w2);
         let (w1, b1) = layer1.split_at_mut(at.b1);
@@ -143,16 +147,18 @@ fn column_sums(rows: &[f32], sums: &mut [f32]) {
     }
 }
 
-/// Turns outputs into the gradient of the mean loss with respect to them; returns the mean loss.
-fn softmax_gradient(outputs: &mut [f32], targets: &[f32], k: usize, rows: usize) -> f32 {
+/// Turns outputs into the gradient of the loss with respect to them; returns the loss. With its square as a factor the
+/// gradient's size does not hang on the temperature (Hinton et al., arXiv 1503.02531).
+fn softmax_gradient(outputs: &mut [f32], targets: &[f32], k: usize, temperature: f32) -> f32 {
     let mut loss = 0.0;
-    let share = 1.0 / rows as f32;
+    let share = temperature * k as f32 / outputs.len() as f32;
     for (row, target) in outputs.chunks_exact_mut(k).zip(targets.chunks_exact(k)) {
+        row.iter_mut().for_each(|output| *output /= temperature);
         let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f32 = row.iter().map(|output| (output - top).exp()).sum();
         let log_sum = top + sum.ln();
         for (output, target) in row.iter_mut().zip(target) {
-            loss += target * (log_sum - *output) * share;
+            loss += target * (log_sum - *output) * share * temperature;
             *output = ((*output - log_sum).exp() - target) * share;
         }
     }
@@ -202,10 +208,10 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(24))]
         /// Method: central differences along random weights.
         #[test]
-        fn gradients_are_those_of_finite_differences(seed in any::<u64>(), rows in 1usize..9) {
+        fn gradients_are_those_of_finite_differences(seed in any::<u64>(), rows in 1usize..9, warm in any::<bool>()) {
             let mut rng = Rng::new(seed);
             let mut mlp = Mlp::new(7, 9, 4, &mut rng);
-            let mut tape = Tape::new(&mlp, 8);
+            let mut tape = Tape::new(&mlp, 8, if warm { 3.0 } else { 1.0 });
             let rows = rows.min(8);
             tape.inputs.iter_mut().for_each(|v| *v = rng.unit() * 2.0 - 1.0);
             for row in tape.targets.chunks_exact_mut(4) {
@@ -238,7 +244,7 @@ mod tests {
     fn adam_fits_a_rule() {
         let mut rng = Rng::new(3);
         let mut mlp = Mlp::new(2, 16, 2, &mut rng);
-        let (mut tape, mut adam) = (Tape::new(&mlp, 32), Adam::new(&mlp));
+        let (mut tape, mut adam) = (Tape::new(&mlp, 32, 1.0), Adam::new(&mlp));
         let mut last = f32::MAX;
         for _ in 0..400 {
             for row in 0..32 {

@@ -14,11 +14,10 @@ use crate::heads::{LEAST_AUDIT_RATE, codec};
 use crate::plan::Plan;
 
 const MAGIC: [u8; 4] = *b"OFSM";
-const FORMAT: u16 = 1;
-/// Most classes whose probability is kept.
+/// Format 1 dropped small probabilities, from which heads learn most: it is not read any more.
+const FORMAT: u16 = 2;
+/// Most classes whose probability is kept. However small: heads learn from what the backbone finds least likely, too.
 const TOP_CLASSES: usize = 32;
-/// Probabilities below this are dropped.
-const LEAST_PROBABILITY: f32 = 1e-4;
 /// Longest camera id kept, bytes.
 const CAMERA_BYTES_MAX: usize = 512;
 /// 2200-01-01 in milliseconds since the Unix epoch: no camera is there yet.
@@ -143,8 +142,6 @@ impl Sample {
         let mut top: Vec<(u32, f32)> = (0u32..).zip(probabilities.iter().copied()).collect();
         top.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         top.truncate(TOP_CLASSES);
-        let keep = 1 + top.iter().skip(1).take_while(|(_, p)| *p >= LEAST_PROBABILITY).count();
-        top.truncate(keep);
         let round = |row: &&[f32]| {
             let mut rounded = vec![f16::ZERO; row.len()];
             rounded.convert_from_f32_slice(row);

@@ -35,7 +35,7 @@ const SUSPICION_AUDITS: usize = 800;
 /// Share of frames audited when nothing could be certified in all of youth.
 const HOPELESS_RATE: f64 = 0.1;
 /// Cost, as a share of the whole model's, above which one more version is learned at the rate of youth.
-const CHEAP_AUDITS_FROM: f64 = 0.6;
+const CHEAP_AUDITS_FROM: f64 = 0.5;
 /// A policy established on twice the audits may cost this much of the one in force.
 const FIRMER_MAY_COST: f64 = 1.1;
 /// Samples judged between two questions to the pace.
