@@ -183,6 +183,31 @@ fn exported_by_pytorch() {
     assert!(vision.plan().candidates.iter().all(|point| point.feature_width == 32), "mean and first token");
 }
 
+/// Goal: what PyTorch's new exporter makes of a residual network, of a vision transformer whose class token is
+/// expanded to the batch and whose attention is one operator, and of a network whose batch nobody told it to leave free.
+#[test]
+fn exported_by_pytorch_dynamo() {
+    let residual = cuts_cleanly("dynamo_residual", 3..=4, 1e-4);
+    assert!(residual.cut_points().iter().all(|cut| cut.op != "Add" && cut.op != "Conv"), "{:?}", residual.cut_points());
+    let vision = cuts_cleanly("dynamo_vision", 5..=7, 1e-4);
+    assert!(vision.plan().candidates.iter().all(|point| point.feature_width == 32), "mean and first token");
+    let sums = vision.cut_points().iter().filter(|cut| cut.op == "Add").count();
+    assert_eq!(sums, 7, "behind both halves of every layer: {:?}", vision.cut_points());
+    let fixed = cuts_cleanly("dynamo_fixed", 3..=4, 1e-4);
+    assert_eq!(fixed.view().flops, residual.view().flops);
+}
+
+/// Goal: Paddle through `Paddle2ONNX`: weights in Constant nodes, sums behind an Identity, biases added apart, a flatten
+/// that asks for the shape, a pool that rounds up.
+#[test]
+fn exported_by_paddle() {
+    let backbone = cuts_cleanly("paddle_mobile", 5..=7, 1e-4);
+    assert_eq!(backbone.view().params, 5_443, "what Constant nodes hold are weights");
+    let ops: Vec<String> = backbone.cut_points().into_iter().map(|cut| cut.op).collect();
+    assert_eq!(ops.iter().filter(|op| *op == "Identity").count(), 3, "both sums and the scores: {ops:?}");
+    assert!(ops.iter().all(|op| op != "HardSigmoid" && op != "Add"), "half of an activation is no place: {ops:?}");
+}
+
 /// Goal: Keras through tf2onnx, pixels last and a name for the batch that means nothing.
 #[test]
 fn exported_by_tf2onnx() {

@@ -98,6 +98,60 @@ fn a_seed_gives_the_same_run() {
     assert!(one["hit_rate"].as_f64().expect("a share") > 0.0, "nothing was learned: {one}");
 }
 
+fn made(model: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(model).display().to_string()
+}
+
+/// Coloured slopes under noise, `side` x `side` x 3, as an .npy file.
+fn slopes(folder: &Path, count: usize, side: usize) -> String {
+    let mut state = 1_u32;
+    let mut unit = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        (state >> 8) as f32 / 16_777_216.0
+    };
+    let mut pixels = Vec::with_capacity(count * side * side * 3);
+    for _ in 0..count {
+        let planes: [[f32; 3]; 3] = std::array::from_fn(|_| [unit(), 4.0 * unit() - 2.0, 4.0 * unit() - 2.0]);
+        for at in 0..side * side {
+            let (y, x) = ((at / side) as f32 / side as f32 - 0.5, (at % side) as f32 / side as f32 - 0.5);
+            pixels.extend(planes.map(|[base, down, right]| {
+                let value = base + down * y + right * x + 0.4 * (unit() - 0.5);
+                (value.clamp(0.0, 1.0) * 255.0) as u8
+            }));
+        }
+    }
+    let header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({count}, {side}, {side}, 3), }}");
+    let path = folder.join("slopes.npy");
+    let header = [&b"\x93NUMPY\x01\x00\x76\x00"[..], format!("{header:<117}\n").as_bytes()].concat();
+    std::fs::write(&path, [header, pixels].concat()).unwrap();
+    path.display().to_string()
+}
+
+/// Goal: where no exit pays none is chosen, and offramp costs at most one per cent: audits, copies and heads included.
+/// Method: `AlexNet` in small, 365 classes, by FLOPs. An exit could pay if its head were nearly always sure.
+#[test]
+fn a_model_on_which_no_exit_pays_costs_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let frames = slopes(folder.path(), 10_000, 32);
+    let found = json(&["--model", &made("alexnet.onnx"), "--frames", &frames, "--costs", "flops"]);
+    assert_eq!((&found["exits"], &found["hit_rate"]), (&serde_json::json!([]), &0.0.into()), "{found}");
+    assert!(found["flops_ratio"].as_f64().unwrap() <= 1.01, "{found}");
+    assert!(found["audit_share"].as_f64().unwrap() < 0.02, "{found}");
+    assert!(found["learn_cpu_share"].as_f64().unwrap() > 0.01, "nothing was tried: {found}");
+}
+
+/// One test for a bug: a model that cannot be cut was audited for ever, with copies, though there was nothing to learn.
+#[test]
+fn a_model_without_exits_is_not_audited() {
+    let folder = tempfile::tempdir().unwrap();
+    let frames = slopes(folder.path(), 400, 16);
+    let found = json(&["--model", &made("shallow.onnx"), "--frames", &frames, "--costs", "flops"]);
+    assert_eq!(found["flops_ratio"], 1.0);
+    assert!(found["audit_share"].as_f64().unwrap() < 0.05, "{found}");
+}
+
 /// Goal: the JSON names the drift, and the report needs nothing but itself.
 #[test]
 fn a_drift_is_told_and_the_report_stands_alone() {

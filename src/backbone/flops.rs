@@ -70,9 +70,9 @@ fn einsum<'s>(node: &NodeProto, input: &dyn Fn(usize) -> Option<&'s [usize]>) ->
     ranges.values().fold(1, |product, &range| product.saturating_mul(range as u64))
 }
 
-/// Scores and weighted values: `2 x tokens^2 x width`, the projections aside.
+/// Scores and weighted values: `2 x tokens^2 x width`, the projections aside. Tokens come before the width, heads or none.
 fn attention<'s>(made: u64, input: &dyn Fn(usize) -> Option<&'s [usize]>) -> u64 {
-    let tokens = input(0).and_then(|dims| dims.get(1)).map_or(0, |&tokens| tokens as u64);
+    let tokens = input(0).and_then(|dims| dims.iter().nth_back(1)).map_or(0, |&tokens| tokens as u64);
     made.saturating_mul(tokens).saturating_mul(2)
 }
 
@@ -99,6 +99,13 @@ mod tests {
         // Attention scores: 12 heads, 197 tokens, 64 wide.
         let heads = [1, 12, 197, 64];
         assert_eq!(count("MatMul", &[&heads, &[1, 12, 64, 197], &[1, 12, 197, 197]]), 2 * 12 * 197 * 197 * 64);
+        // All of an attention: scores and weighted values, heads apart or side by side.
+        let whole = 2 * 2 * 197 * 197 * 768;
+        assert_eq!(count("Attention", &[&heads, &heads, &heads, &heads]), whole);
+        assert_eq!(
+            count("MultiHeadAttention", &[&[1, 197, 768], &[1, 197, 768], &[1, 197, 768], &[1, 197, 768]]),
+            whole
+        );
         // Every input element meets every weight of its channel once.
         assert_eq!(count("ConvTranspose", &[&[1, 8, 7, 7], &[8, 4, 2, 2], &[1, 4, 14, 14]]), 2 * 8 * 49 * 16);
         assert_eq!(count("Add", &[&[1, 8, 7, 7], &[1, 8, 7, 7], &[1, 8, 7, 7]]), 8 * 49);

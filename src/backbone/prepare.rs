@@ -139,19 +139,21 @@ fn free_batch(model: &mut ModelProto, facts: &Facts) -> bool {
         .chain(facts.seen.iter().filter_map(|(name, seen)| Some((name.clone(), seen.integers.as_ref()?.0.clone()))))
         .collect();
     let mut shapes = Vec::new();
-    for node in
-        graph.node.iter_mut().filter(|node| node.op_type() == "Reshape" && node.int("allowzero").unwrap_or(0) == 0)
-    {
+    for node in graph.node.iter_mut().filter(|node| node.op_type() == "Reshape") {
         let one = node.input.first().and_then(|name| facts.shape(name)).and_then(<[usize]>::first) == Some(&1);
+        let literal = node.int("allowzero").unwrap_or(0) != 0;
         let Some(shape) = node.input.get_mut(1).filter(|_| one) else {
             continue;
         };
-        if let Some([1, rest @ ..]) = fixed.get(shape.as_str()).map(Vec::as_slice) {
-            // In a Reshape, 0 means: as it is given.
+        if let Some([1, rest @ ..]) = fixed.get(shape.as_str()).map(Vec::as_slice)
+            && !(literal && rest.contains(&0))
+        {
+            // In a Reshape, 0 means: as it is given. Newer exporters ask for zeros to be taken literally, without having any.
             let name = format!("{shape}_free{}", shapes.len());
             let dims: Vec<i64> = std::iter::once(0).chain(rest.iter().copied()).collect();
             shapes.push(TensorProto::int64s(&name, &dims));
             *shape = name;
+            node.attribute.retain(|attribute| attribute.name() != "allowzero");
         }
     }
     let any = !shapes.is_empty();
@@ -255,6 +257,29 @@ fn as_floats(graph: &mut GraphProto, scores: &str, facts: &Facts) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: a fixed batch is freed whichever way the exporter reads zeros, unless it has a zero to be read so. Method: one
+    /// Reshape to each shape; a freed one keeps its batch.
+    #[test]
+    fn reshapes_to_a_batch_of_one_are_freed() {
+        let freed = |shape: &[i64], allowzero: i64| {
+            let node = NodeProto::new("Reshape", "r", &["image", "shape"], &["r"]).with_int("allowzero", allowzero);
+            let initializer = vec![TensorProto::int64s("shape", shape)];
+            let mut facts = Facts::default();
+            facts.seen.insert("image".to_owned(), Seen { at_one: vec![1, 6], ..Seen::default() });
+            let graph = GraphProto { node: vec![node], initializer, ..GraphProto::default() };
+            let mut model = ModelProto { graph: Some(graph), ..ModelProto::default() };
+            let any = free_batch(&mut model, &facts);
+            let graph = model.graph.expect("it was there");
+            let zeros = graph.node.iter().all(|node| node.int("allowzero").unwrap_or(0) == 0);
+            (any && zeros).then(|| graph.initializer.last().and_then(TensorProto::read_int64s)).flatten()
+        };
+        assert_eq!(freed(&[1, 2, 3], 0), Some(vec![0, 2, 3]));
+        assert_eq!(freed(&[1, -1], 1), Some(vec![0, -1]));
+        assert_eq!(freed(&[1, 0, 3], 0), Some(vec![0, 0, 3]));
+        assert_eq!(freed(&[1, 0, 3], 1), None);
+        assert_eq!(freed(&[2, 3], 1), None);
+    }
 
     #[test]
     fn forged_dims_overflow_nothing() {

@@ -22,10 +22,27 @@ pub(super) fn parse(bytes: Bytes) -> Result<ModelProto, String> {
     // Old exporters (IR version 3) list weights among the inputs too; an input with a default value is not an input.
     let initializers: Vec<String> = graph.initializer.iter().map(|tensor| tensor.name().to_owned()).collect();
     graph.input.retain(|input| !initializers.iter().any(|name| name == input.name()));
+    hoist_constants(graph);
     if model.ir_version() < 4 {
         model.ir_version = Some(4);
     }
     Ok(model)
+}
+
+/// Makes a weight of every Constant node that holds a tensor: some exporters write all their weights so.
+fn hoist_constants(graph: &mut GraphProto) {
+    let (weights, made) = (&mut graph.initializer, &graph.output);
+    graph.node.retain_mut(|node| {
+        let [name] = node.output.as_slice() else { return true };
+        // The runtime refuses an output that no node makes.
+        if node.op_type() != "Constant" || made.iter().any(|output| output.name() == name) {
+            return true;
+        }
+        let value = node.attribute.iter_mut().find(|attribute| attribute.name() == "value");
+        let Some(tensor) = value.and_then(|value| value.t.take()) else { return true };
+        weights.push(TensorProto { name: Some(name.clone()), ..tensor });
+        false
+    });
 }
 
 /// Puts the weights that lie in other files into their tensors, those of subgraphs too. `read` gives the bytes of a file
@@ -112,4 +129,28 @@ pub(super) fn image_input(graph: &GraphProto) -> Result<GraphInput, String> {
         ));
     }
     Ok(GraphInput { name, element, dims })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::onnx::{AttributeProto, NodeProto};
+    use super::*;
+
+    /// Goal: what a Constant holds is a weight under the name that others read; what holds none, or is an output, stays.
+    #[test]
+    fn constants_become_weights() {
+        let constant = |name: &str, attribute: &str| {
+            let mut node = NodeProto::new("Constant", name, &[], &[name]);
+            let t = (attribute == "value").then(|| TensorProto::int64s("", &[7]));
+            node.attribute.push(AttributeProto { name: Some(attribute.to_owned()), t, ..AttributeProto::default() });
+            node
+        };
+        let node = vec![constant("a", "value"), constant("b", "value_ints"), constant("c", "value")];
+        let output = vec![ValueInfoProto::named("c")];
+        let graph = GraphProto { node, output, ..GraphProto::default() };
+        let bytes = ModelProto { graph: Some(graph), ..ModelProto::default() }.encode_to_vec();
+        let graph = parse(Bytes::from(bytes)).expect("a model").graph.expect("it was there");
+        assert_eq!(graph.node.iter().flat_map(NodeProto::makes).collect::<Vec<_>>(), ["b", "c"]);
+        assert_eq!(graph.initializer, [TensorProto::int64s("a", &[7])]);
+    }
 }

@@ -123,9 +123,10 @@ fn as_table(backbone: &Backbone, points: &[CutView], exits: &[ExitId], timings: 
         line("no tensor has everything passing through it: the model runs whole, without exits");
         return out;
     }
-    let wide = points.iter().map(|point| point.tensor.chars().count()).max().unwrap_or(0).clamp(6, 44);
+    let widest = |text: fn(&CutView) -> &str| points.iter().map(|point| text(point).chars().count()).max().unwrap_or(0);
+    let (wide, op) = (widest(|point| &point.tensor).clamp(6, 44), widest(|point| &point.op).max(12) + 2);
     line(&format!(
-        "exit  {:<wide$}  {:<14}{:<20}{:>6}  {:<BAR$}  width",
+        "exit  {:<wide$}  {:<op$}{:<20}{:>6}  {:<BAR$}  width",
         "tensor", "op", "shape", "FLOPs", "spent so far"
     ));
     for point in points {
@@ -133,7 +134,7 @@ fn as_table(backbone: &Backbone, points: &[CutView], exits: &[ExitId], timings: 
         let exit = candidate.map_or_else(String::new, |candidate| candidate.exit.to_string());
         let width = candidate.map_or_else(String::new, |candidate| candidate.feature_width.to_string());
         line(&format!(
-            "{exit:>4}  {:<wide$}  {:<14}{:<20}{:>5.1}%  {}  {width}",
+            "{exit:>4}  {:<wide$}  {:<op$}{:<20}{:>5.1}%  {}  {width}",
             shorten(&point.tensor, wide),
             point.op,
             dims(&point.shape),

@@ -213,6 +213,16 @@ def main():
     n = Net(); x = block(n, n.relu(n.conv("image", 3, 8)), 8)
     x = n.op("Mul", x, n.op("RandomNormalLike", n.op("GlobalAveragePool", x)))
     n.save("random", scores(n.head(block(n, x, 8), 8)))
+    # AlexNet in small: nearly all work in the first, large convolution, hundreds of classes. An exit behind it saves a tenth at
+    # most, and its head costs half of that.
+    n = Net(side=32)
+    # Around zero and without biases, or one class would win everywhere.
+    conv = lambda x, i, o, k: n.op("Conv", x, n.noise(o, i, k, k), kernel_shape=[k, k], pads=[k // 2] * 4)
+    pool = lambda x, k: n.op("MaxPool", x, kernel_shape=[k, k], strides=[k, k])
+    x = pool(n.relu(conv(n.op("Sub", "image", n.weight(0.5)), 3, 4, 11)), 2)
+    x = pool(n.relu(conv(x, 4, 12, 3)), 2)
+    x = n.op("Flatten", n.op("AveragePool", conv(x, 12, 8, 3), kernel_shape=[4, 4], strides=[4, 4]), axis=1)
+    n.save("alexnet", scores(n.op("MatMul", x, n.noise(32, 365)), classes=365))
     # One convolution, then scores: nothing lies between.
     n = Net(); n.save("shallow", scores(n.op("Flatten", n.op("Conv", "image", n.noise(5, 3, 16, 16)), axis=1)))
 

@@ -14,6 +14,7 @@ use crate::heads::{HeadSet, LEAST_AUDIT_RATE, PolicyState, SUSPICION_WINDOW, Scr
 use crate::learn::config::LearnConfig;
 use crate::learn::publication::Publication;
 use crate::learn::sample::{Sample, SampleRejection};
+use crate::learn::select;
 use crate::learn::trainer::Training;
 use crate::learn::version::Version;
 use crate::learn::watch::Watch;
@@ -32,8 +33,6 @@ const COMPARE_ROWS: usize = 2_000;
 const COMPARE_LEAST: usize = 100;
 /// Audits that a suspicion keeps the audit rate up for.
 const SUSPICION_AUDITS: usize = 800;
-/// Share of frames audited when nothing could be certified in all of youth.
-const HOPELESS_RATE: f64 = 0.1;
 /// Cost, as a share of the whole model's, above which one more version is learned at the rate of youth.
 const CHEAP_AUDITS_FROM: f64 = 0.5;
 /// A policy established on twice the audits may cost this much of the one in force.
@@ -106,7 +105,6 @@ pub struct Learner {
     sequence: u64,
     grown: bool,
     one_class: bool,
-    nothing_pays: bool,
     /// Most that may be audited.
     audit_limit: f64,
     /// Sees on audits what workers see on all frames.
@@ -145,7 +143,6 @@ impl Learner {
             sequence: 0,
             grown: false,
             one_class: false,
-            nothing_pays: false,
             audit_limit: 1.0,
             monitor: Suspicion::new(SUSPICION_WINDOW),
             suspicion: 0,
@@ -299,7 +296,6 @@ impl Learner {
         self.waiting.clear();
         self.force = None;
         self.grown = false;
-        self.nothing_pays = false;
         self.suspicion = 0;
         self.refresh_reference = false;
         self.state = PolicyState::Alarm;
@@ -345,13 +341,24 @@ impl Learner {
         None
     }
 
+    /// Whether a frame that costs so much is clearly cheaper than one without exits.
+    fn pays(&self, cost_ms: f64) -> bool {
+        cost_ms < self.costs.whole_ms * self.config.hysteresis
+    }
+
+    /// Whether any exits could pay, with the best of heads. Where not (a model that spends its time at the start, one without
+    /// cuts) there is nothing to learn, and no frame is audited for it.
+    fn may_pay(&self) -> bool {
+        self.pays(select::least_cost(&self.costs))
+    }
+
     /// Whether a version's certified path is cheaper than no exits, and clearly cheaper than the policy in force. One that
     /// was established on twice the audits may be a little dearer: of many certificates the boldest is the likeliest to be
     /// too bold.
     fn is_better(&self, version: &Version) -> bool {
         let Some(path) = &version.certified else { return false };
         let cost = version.cost(path.threshold.get(), &self.costs, COMPARE_ROWS);
-        if cost >= self.costs.whole_ms * self.config.hysteresis {
+        if !self.pays(cost) {
             return false;
         }
         let (Some(force), Some(held)) = (&self.force, self.set.certificate()) else {

@@ -9,7 +9,7 @@ use crate::learn::publication::Publication;
 use crate::learn::version::Version;
 use crate::learn::watch::Watch;
 
-use super::{CHEAP_AUDITS_FROM, COMPARE_ROWS, HOPELESS_RATE, Learner, SUSPICION_AUDITS};
+use super::{CHEAP_AUDITS_FROM, COMPARE_ROWS, Learner, SUSPICION_AUDITS};
 
 impl Learner {
     pub(super) fn publish_force(&mut self) -> Option<Publication> {
@@ -27,7 +27,7 @@ impl Learner {
     }
 
     /// Youth ends with a grown version that had both looks, or when it took far too many audits. While exits save little,
-    /// audits are cheap for what they bring, and one more version is waited for.
+    /// audits are cheap for what they bring, and one more version is waited for. Where nothing can pay there is no youth.
     fn note_growth(&mut self) {
         let config = &self.config;
         let cheap = |version: &Version| match &version.certified {
@@ -47,7 +47,7 @@ impl Learner {
         } else {
             self.audits as f64 >= 2.0 * config.growth_later * config.young_training as f64
         };
-        let grown = late || self.force.iter().chain(&self.waiting).any(grown);
+        let grown = late || !self.may_pay() || self.force.iter().chain(&self.waiting).any(grown);
         self.grown |= grown;
     }
 
@@ -148,9 +148,9 @@ impl Learner {
 
     fn rate_with(&self, exits: bool) -> f64 {
         let calm = match (exits, self.grown) {
-            (true, true) => self.config.audit_floor,
+            // With or without exits: an audit is a batch of its own among served frames, which exits that are off do not pay for.
+            (_, true) => self.config.audit_floor,
             (true, false) => self.config.audit_young,
-            (false, true) => HOPELESS_RATE,
             (false, false) => 1.0,
         };
         let wanted = if self.suspicion > 0 { calm.max(self.config.audit_suspicion) } else { calm };

@@ -4,6 +4,8 @@ use crate::learn::status::LearnStatus;
 
 use super::Learner;
 
+const NOTHING_PAYS: &str = "no set of exits is cheaper than the whole model";
+
 impl Learner {
     /// What it is doing and why.
     #[must_use]
@@ -35,6 +37,9 @@ impl Learner {
         if self.plan.candidates.is_empty() {
             return "the model has no candidate exits".to_owned();
         }
+        if !self.may_pay() {
+            return NOTHING_PAYS.to_owned();
+        }
         if self.one_class {
             return "fewer than two classes are seen often enough to tell them apart".to_owned();
         }
@@ -45,7 +50,7 @@ impl Learner {
             return format!("training needs {} audits, has {}", self.config.first_training, self.audits);
         };
         if version.subset == 0 {
-            return "no set of exits is cheaper than the whole model".to_owned();
+            return NOTHING_PAYS.to_owned();
         }
         match version.next_look() {
             Some(look) => format!("certifying needs {look} clean audits, has {}", version.rows.len()),

@@ -27,7 +27,7 @@ impl Learner {
             let grow = young.map_or(grow, |missing| grow.min(missing.max(self.last_trained / 2)));
             self.audits_at_training + grow.min(self.config.window_samples / 4).max(1)
         };
-        if self.plan.candidates.is_empty() || self.audits < needed {
+        if !self.may_pay() || self.audits < needed {
             return false;
         }
         self.audits_at_training = self.audits;
@@ -94,7 +94,6 @@ impl Learner {
         let rows: Vec<_> = tune.iter().map(|sample| version::row(&heads, all, sample, &mut self.scratch)).collect();
         let choice = select::select(&rows, &self.costs, &CostTable::of_flops(&self.plan), self.config.epsilon);
         self.versions += 1;
-        self.nothing_pays = choice.subset == 0;
         let version =
             Version::new(&self.config, heads, choice.subset, pending.trained, pending.frames, pending.next_serial);
         self.waiting.push(version);
