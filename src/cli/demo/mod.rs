@@ -34,8 +34,8 @@ const AHEAD_MAX: u64 = 1_000;
 const STALLED: Duration = Duration::from_mins(1);
 const REFRESH: Duration = Duration::from_millis(200);
 /// A training that takes longer is held up by something else on this machine, and the cameras wait for it: the demo has a
-/// minute of stream to show what days would, and no second minute. On an idle core the longest training takes some ten.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// minute of stream to show what days would, and no second minute. On an idle core the longest training takes about as long.
+const PATIENCE: Duration = Duration::from_secs(8);
 /// Longest that the cameras wait in all.
 const HELD_MAX: Duration = Duration::from_mins(4);
 
