@@ -250,16 +250,17 @@ fn standardisation(samples: &[Arc<Sample>], candidate: usize, width: usize) -> (
     (mean, scale)
 }
 
-/// The backbone's probabilities over the subset, softened; all other classes together are "any other class". Classes that are
-/// not listed share what the listed ones leave over, and none is likelier than any of those.
+/// The backbone's probabilities over the subset, softened. "Any other class" is as likely as the likeliest of them: hundreds of
+/// small probabilities together would often outweigh the answer, and softening makes more of them still. Classes that are not
+/// listed share what the listed ones leave over, and none is likelier than any of those.
 fn soft_target(listed: &[(u32, f32)], subset: &[u32], other: bool, classes: usize, into: &mut [f32]) {
-    let (mut sum, mut outside) = (0.0, 0.0);
+    let (mut sum, mut outside) = (0.0, 0.0f32);
     into.fill(f32::NAN);
     for (class, probability) in listed {
         sum += *probability;
         match subset.binary_search(class) {
             Ok(output) => into[output] = *probability,
-            Err(_) => outside += *probability,
+            Err(_) => outside = outside.max(*probability),
         }
     }
     let unlisted = classes.saturating_sub(listed.len());
@@ -268,7 +269,7 @@ fn soft_target(listed: &[(u32, f32)], subset: &[u32], other: bool, classes: usiz
     let least = listed.last().map_or(0.0, |(_, probability)| *probability);
     let each = (left / unlisted.max(1) as f32).min(least);
     if other {
-        into[subset.len()] = outside + left;
+        into[subset.len()] = outside.max(each);
     }
     for target in into.iter_mut() {
         let probability = if target.is_nan() { each } else { *target };
@@ -339,7 +340,9 @@ mod tests {
         let some = target(&listed, &[0, 2], true, 3);
         assert!(near(some[2] / some[1], 1e-8 / 0.9), "the class that is left out, {some:?}");
         let short = target(&[(2, 0.9), (0, 0.06)], &[0, 2, 7, 8], true, 6);
-        assert!(near(short[2] / short[1], 0.01 / 0.9) && near(short[4] / short[1], 0.04 / 0.9), "{short:?}");
+        assert!(near(short[2] / short[1], 0.01 / 0.9) && near(short[4] / short[1], 0.01 / 0.9), "{short:?}");
+        let many = target(&[(2, 0.4), (5, 0.3), (4, 0.3)], &[0, 2], true, 6);
+        assert!(many[1] > many[2] && near(many[2] / many[1], 0.3 / 0.4), "others together outweigh nothing, {many:?}");
         let sure = target(&[(2, 1.0), (0, 0.0)], &[0, 2, 7], false, 9);
         assert!(sure.iter().all(|value| *value > 0.0), "{sure:?}");
     }
