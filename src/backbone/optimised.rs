@@ -180,3 +180,49 @@ fn ports(
     };
     Ok(tensors.iter().map(|tensor| tensor.as_ref().and_then(port)).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::onnx::TensorProto;
+    use super::*;
+
+    /// x -> s -> t; y = t convolved onto s; `more` reads what it likes.
+    fn block(more: NodeProto) -> ModelProto {
+        let own = |mut node: NodeProto| {
+            node.domain = Some("com.microsoft".to_owned());
+            node
+        };
+        let node = vec![
+            own(NodeProto::new("FusedConv", "s", &["x", "w", "b", "r"], &["s"])),
+            NodeProto::new("Relu", "r", &["x"], &["r"]),
+            NodeProto::new("Relu", "t", &["s"], &["t"]),
+            own(NodeProto::new("FusedConv", "y", &["t", "w", "b", "s"], &["y"])),
+            more,
+        ];
+        let weights = ["w", "b"].map(|name| TensorProto::int64s(name, &[]));
+        let graph = GraphProto {
+            node,
+            initializer: weights.into(),
+            input: vec![ValueInfoProto::named("x")],
+            output: vec![ValueInfoProto::named("y"), ValueInfoProto::named("p")],
+            ..GraphProto::default()
+        };
+        ModelProto { graph: Some(graph), ..ModelProto::default() }
+    }
+
+    /// Goal: only what nobody reads afterwards is written over, back to what is made outside.
+    #[test]
+    fn a_sum_is_written_over_when_all_have_read_it() {
+        let pool = |from: &str| NodeProto::new("GlobalAveragePool", "p", &[from], &["p"]);
+        assert_eq!(summands(&block(pool("y"))), ["s", "r"]);
+        assert_eq!(summands(&block(pool("s"))), Vec::<String>::new(), "the pool may come last");
+        assert_eq!(summands(&block(pool("r"))), ["s"]);
+        let onto_input = {
+            let mut model = block(pool("y"));
+            let first = model.graph.as_mut().and_then(|graph| graph.node.first_mut()).expect("a node");
+            first.input = ["x", "w", "b", "x"].map(str::to_owned).into();
+            model
+        };
+        assert_eq!(summands(&onto_input), ["s"], "the input is the segment's before");
+    }
+}

@@ -220,16 +220,15 @@ impl Session {
     /// Binds the tensors below the first output to its memory. The crate gives another handle of a tensor only with the
     /// outputs of a run.
     fn share_memory(&mut self, feed: &Feed<'_>, rows: usize, dims: &[usize]) -> Result<(), SessionError> {
-        let Some(options) = self.kept.by_rows.get(&rows) else { return Ok(()) };
+        let (Some(options), Some(first)) = (self.kept.by_rows.get(&rows), self.outputs.first()) else { return Ok(()) };
         let mut bound = OutputSelector::default();
         for name in &self.under {
-            let mut made =
-                self.inner.run_with_options(vec![(self.input.as_str(), feed.value(rows, dims)?)], options)?;
-            for first in self.outputs.iter().take(1) {
-                bound = bound.preallocate(name, handed(&mut made, first)?);
-            }
+            let input = vec![(self.input.as_str(), feed.value(rows, dims)?)];
+            let mut made = self.inner.run_with_options(input, options)?;
+            bound = bound.preallocate(name, handed(&mut made, first)?);
         }
-        let mut made = self.inner.run_with_options(vec![(self.input.as_str(), feed.value(rows, dims)?)], options)?;
+        let input = vec![(self.input.as_str(), feed.value(rows, dims)?)];
+        let mut made = self.inner.run_with_options(input, options)?;
         for name in &self.outputs {
             bound = bound.preallocate(name, handed(&mut made, name)?);
         }

@@ -33,8 +33,8 @@ const AHEAD_MAX: u64 = 1_000;
 /// Without an answer for this long something is broken.
 const STALLED: Duration = Duration::from_mins(1);
 const REFRESH: Duration = Duration::from_millis(200);
-/// A training that takes longer is held up by something else on this machine, and the cameras wait for it: the demo has a
-/// minute of stream to show what days would, and no second minute. On an idle core the longest training takes about as long.
+/// A training that takes longer is held up by something else on this machine, and the cameras wait for it: a minute of stream
+/// has to show what days would. On an idle core the longest training takes about as long.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// Longest that the cameras wait in all.
 const HELD_MAX: Duration = Duration::from_mins(4);
