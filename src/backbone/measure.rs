@@ -12,6 +12,22 @@ use crate::plan::{CostTable, ExitId};
 const ROUNDS_MIN: usize = 5;
 const ROUNDS_MAX: usize = 60;
 const BUDGET: Duration = Duration::from_millis(600);
+/// How long a worker that starts waits for the rounds of a large model, and one who asks for nothing else. After that one round
+/// that is warm will do, and after twice as long a cold one.
+const PATIENCE_AT_LOAD: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether so many rounds are enough.
+fn enough(rounds: usize, began: Instant, budget: Duration, patience: Duration) -> bool {
+    let spent = began.elapsed();
+    match rounds {
+        0 => false,
+        1 => spent > patience * 2,
+        2..ROUNDS_MIN => spent > patience,
+        ROUNDS_MIN..ROUNDS_MAX => spent > budget.min(patience),
+        _ => true,
+    }
+}
 
 /// Milliseconds per frame of a chain's segments and of the uncut model, timed in turns: processor time with one thread,
 /// wall clock with more.
@@ -27,39 +43,38 @@ pub struct Timing {
 
 /// Times the backbone cut at `exits` against the uncut one, at one batch size.
 pub(super) fn time(backbone: &Backbone, exits: &[ExitId], batch: usize) -> Result<Timing, BackboneError> {
+    time_within(backbone, exits, batch, PATIENCE)
+}
+
+fn time_within(
+    backbone: &Backbone,
+    exits: &[ExitId],
+    batch: usize,
+    patience: Duration,
+) -> Result<Timing, BackboneError> {
     let batch = batch.max(1);
     let (mut cut, mut whole) = (backbone.chain(exits)?, backbone.uncut()?);
     let frames = noise(batch * backbone.plan().input.len());
     cut.load(batch).copy_from_slice(&frames);
     whole.load(batch).copy_from_slice(&frames);
-    let mut segments: Vec<Vec<f64>> = vec![Vec::new(); exits.len() + 1];
-    let (mut wholes, mut ratios) = (Vec::new(), Vec::new());
+    // By round: every segment's, and the uncut model's.
+    let mut rounds: Vec<(Vec<f64>, f64)> = Vec::new();
     let (began, clock) = (Instant::now(), Clock::of(backbone));
-    // The first round warms caches and arenas and is thrown away.
-    for round in 0..=ROUNDS_MAX {
-        if round > ROUNDS_MIN && began.elapsed() > BUDGET {
-            break;
+    while !enough(rounds.len(), began, BUDGET, patience) {
+        let mut times = Vec::with_capacity(exits.len() + 1);
+        for segment in 0..=exits.len() {
+            times.push(clock.timed(|| cut.run(segment, batch).map(drop)).map_err(BackboneError::Engine)?);
         }
-        let mut sum = 0.0;
-        let mut times = Vec::with_capacity(segments.len());
-        for segment in 0..segments.len() {
-            let ms = clock.timed(|| cut.run(segment, batch).map(drop)).map_err(BackboneError::Engine)?;
-            sum += ms;
-            times.push(ms);
-        }
-        let ms = clock.timed(|| whole.run(0, batch).map(drop)).map_err(BackboneError::Engine)?;
-        if round > 0 {
-            segments.iter_mut().zip(times).for_each(|(list, ms)| list.push(ms));
-            wholes.push(ms);
-            ratios.push(sum / ms);
-        }
+        rounds.push((times, clock.timed(|| whole.run(0, batch).map(drop)).map_err(BackboneError::Engine)?));
     }
-    #[allow(clippy::cast_precision_loss, reason = "a batch size")]
+    // The first round warmed caches and arenas.
+    let warm = rounds.get(1..).filter(|warm| !warm.is_empty()).unwrap_or(&rounds);
     let per_frame = 1.0 / batch as f64;
+    let segment = |at: usize| median(warm.iter().filter_map(|(times, _)| times.get(at).copied()).collect()) * per_frame;
     Ok(Timing {
-        segments_ms: segments.into_iter().map(|list| median(list) * per_frame).collect(),
-        whole_ms: median(wholes) * per_frame,
-        ratio: median(ratios),
+        segments_ms: (0..=exits.len()).map(segment).collect(),
+        whole_ms: median(warm.iter().map(|(_, whole)| *whole).collect()) * per_frame,
+        ratio: median(warm.iter().map(|(times, whole)| times.iter().sum::<f64>() / whole).collect()),
     })
 }
 
@@ -96,12 +111,11 @@ pub(super) fn compare(backbone: &Backbone, ways: &[Split]) -> Result<Vec<(Split,
         }
     }
     // With nothing to choose the figure is only shown.
-    let rounds = if alike.len() > 1 { ROUNDS_MAX } else { ROUNDS_MIN };
+    let budget = if alike.len() > 1 { BUDGET / 2 } else { Duration::ZERO };
     let (began, clock) = (Instant::now(), Clock::of(backbone));
-    for round in 0..rounds {
-        if round >= ROUNDS_MIN && began.elapsed() > BUDGET / 2 {
-            break;
-        }
+    let mut rounds = 0;
+    while !enough(rounds, began, budget, PATIENCE_AT_LOAD) {
+        rounds += 1;
         let time = clock.timed(|| through(&mut whole, BATCH).map(drop))?;
         for (_, chain, ratios) in &mut alike {
             ratios.push(clock.timed(|| through(chain, BATCH).map(drop))? / time);
@@ -134,7 +148,7 @@ pub(super) fn costs(
 ) -> Result<CostTable, BackboneError> {
     let (plan, batch) = (backbone.plan(), batch.max(1));
     let exits: Vec<ExitId> = plan.candidates.iter().map(|point| point.exit).collect();
-    let timing = time(backbone, &exits, batch)?;
+    let timing = time_within(backbone, &exits, batch, PATIENCE_AT_LOAD)?;
     let sum: f64 = timing.segments_ms.iter().sum();
     // The pieces are scaled to the uncut model; what the cut chain costs more is shared out by the tensors' sizes.
     let share = timing.whole_ms / sum.max(f64::MIN_POSITIVE);
