@@ -288,7 +288,7 @@ impl Learner {
     }
 
     /// Whether the audits that a suspicion brought say that the promise is kept. As long as they do not, every further one
-    /// brings the alarm nearer, and the rate stays up: at the floor's rate the proof of a small breach takes tens of thousands of frames.
+    /// brings the alarm nearer, and the rate stays up: at the floor a small breach takes tens of thousands of frames to prove.
     fn suspicion_is_refuted(&self) -> bool {
         let (audits, disagreements) = self.suspected_at;
         let audits = self.watch.audits.saturating_sub(audits);
