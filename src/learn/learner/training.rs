@@ -30,8 +30,9 @@ impl Learner {
         if !self.may_pay() || self.audits < needed {
             return false;
         }
-        self.audits_at_training = self.audits;
-        let pending = self.gather();
+        let spare = self.spare_audits(needed);
+        self.audits_at_training = self.audits - spare;
+        let pending = self.gather(spare);
         self.one_class = pending.is_none();
         if let Some(pending) = pending {
             self.last_trained = pending.trained;
@@ -43,8 +44,27 @@ impl Learner {
         false
     }
 
-    fn gather(&self) -> Option<Pending> {
-        let entries: Vec<&Entry> = self.window.since(self.epoch).collect();
+    /// How many of the newest audits are left out of a training, to certify it. None as long as the learner keeps up. One that
+    /// is behind its stream has more than it waited for, and by the time it had trained on all of them would wait for two
+    /// thirds as many again: a version that ends youth is large enough, and no more than two fifths need to certify it.
+    fn spare_audits(&self, needed: usize) -> usize {
+        let enough = if self.last_trained < self.config.young_training {
+            needed.max(self.config.young_training)
+        } else {
+            needed
+        };
+        let spare = self.audits.saturating_sub(enough);
+        // A batch more than was waited for is no lag.
+        if spare * 10 < self.audits { 0 } else { spare.min(self.audits * 2 / 5) }
+    }
+
+    fn gather(&self, spare: usize) -> Option<Pending> {
+        let newest = self.window.since(self.epoch).filter(|entry| !entry.sample.is_copy()).map(|entry| entry.serial);
+        let newest: Vec<u64> = newest.collect();
+        let first_spared = newest.len().checked_sub(spare).and_then(|kept| newest.get(kept)).copied();
+        let next_serial = first_spared.unwrap_or_else(|| self.window.next_serial());
+        let entries: Vec<&Entry> =
+            self.window.since(self.epoch).take_while(|entry| entry.serial < next_serial).collect();
         let trained = entries.iter().filter(|entry| !entry.sample.is_copy()).count();
         let share = TUNE_SHARE.max(TUNE_LEAST / trained.max(1) as f64).min(0.5);
         let limit = (share * u64::MAX as f64) as u64;
@@ -61,7 +81,7 @@ impl Learner {
         }
         let seed = mix(self.config.seed.wrapping_add(self.versions + 1));
         let training = Training::new(&self.plan, &self.config, train, tune, seed)?;
-        Some(Pending { training, trained, frames, next_serial: self.window.next_serial() })
+        Some(Pending { training, trained, frames, next_serial })
     }
 
     /// Trains on; a finished training becomes a version that waits for its certificate.
