@@ -111,8 +111,6 @@ pub struct Learner {
     monitor: Suspicion,
     /// Audits for which suspicion still holds.
     suspicion: usize,
-    /// Audits of the policy in force when it arose, and disagreements among them.
-    suspected_at: (u64, u64),
     refresh_reference: bool,
     alarms: u64,
     alarmed_at: (u64, u64),
@@ -148,7 +146,6 @@ impl Learner {
             audit_limit: 1.0,
             monitor: Suspicion::new(SUSPICION_WINDOW),
             suspicion: 0,
-            suspected_at: (0, 0),
             refresh_reference: false,
             alarms: 0,
             alarmed_at: (0, 0),
@@ -282,17 +279,8 @@ impl Learner {
     fn suspect(&mut self) {
         if self.suspicion == 0 && !self.refresh_reference {
             self.suspicion = SUSPICION_AUDITS;
-            self.suspected_at = (self.watch.audits, self.watch.disagreements);
             self.refresh_reference = true;
         }
-    }
-
-    /// Whether the audits that a suspicion brought say that the promise is kept. As long as they do not, every further one
-    /// brings the alarm nearer, and the rate stays up: at the floor a small breach takes tens of thousands of frames to prove.
-    fn suspicion_is_refuted(&self) -> bool {
-        let (audits, disagreements) = self.suspected_at;
-        let audits = self.watch.audits.saturating_sub(audits);
-        self.watch.disagreements.saturating_sub(disagreements) as f64 <= self.config.epsilon * audits as f64
     }
 
     /// Exits off, everything audited, and learn again from what came after the change.

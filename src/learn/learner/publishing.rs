@@ -63,10 +63,7 @@ impl Learner {
     pub(super) fn adjust(&mut self) -> Option<Publication> {
         self.note_growth();
         if self.refresh_reference && self.suspicion == 0 {
-            if self.suspicion_is_refuted() {
-                return self.renew_reference();
-            }
-            self.suspicion = SUSPICION_AUDITS;
+            return self.renew_reference();
         }
         let hopeless = self.grown && self.set.exits().is_empty();
         if hopeless && self.state == PolicyState::Learning {
