@@ -54,6 +54,8 @@ pub(crate) struct Training {
     classes: Vec<u32>,
     other: bool,
     train: Vec<Arc<Sample>>,
+    /// What every sample of `train` teaches, a row each: the same for all heads and passes.
+    targets: Vec<f32>,
     tune: Vec<Arc<Sample>>,
     rng: Rng,
     done: Vec<Head>,
@@ -88,14 +90,21 @@ impl Training {
         if classes.len() < 2 {
             return None;
         }
+        let other = classes.len() < plan.classes();
+        let outputs = classes.len() + usize::from(other);
+        let mut targets = vec![0.0; train.len() * outputs];
+        for (sample, target) in train.iter().zip(targets.chunks_exact_mut(outputs)) {
+            soft_target(sample.probabilities(), &classes, other, plan.classes(), target);
+        }
         Some(Self {
             widths: plan.feature_widths(),
             plan_classes: plan.classes(),
             plan_flops: plan.flops,
             config: config.clone(),
-            other: classes.len() < plan.classes(),
+            other,
             classes,
             train,
+            targets,
             tune,
             rng: Rng::new(seed),
             done: Vec::new(),
@@ -160,8 +169,8 @@ impl Training {
             let inputs = &mut fit.tape.inputs[row * width..][..width];
             load(sample, candidate, inputs);
             standardise(inputs, &fit.mean, &fit.scale);
-            let target = &mut fit.tape.targets[row * outputs..][..outputs];
-            soft_target(sample.probabilities(), &self.classes, self.other, self.plan_classes, target);
+            let target = &self.targets[*index as usize * outputs..][..outputs];
+            fit.tape.targets[row * outputs..][..outputs].copy_from_slice(target);
         }
         let _ = fit.tape.run(&fit.mlp, rows);
         let progress = fit.step as f32 / fit.steps as f32;

@@ -269,11 +269,12 @@ struct Patience {
 impl Patience {
     /// To be asked every [`REFRESH`].
     fn is_behind(&mut self, training: bool) -> bool {
-        let since = *self.training_since.get_or_insert_with(Instant::now);
         if !training {
             self.training_since = None;
+            return false;
         }
-        let behind = training && since.elapsed() > PATIENCE && self.held < HELD_MAX;
+        let since = self.training_since.get_or_insert_with(Instant::now);
+        let behind = since.elapsed() > PATIENCE && self.held < HELD_MAX;
         if behind {
             self.held += REFRESH;
         }
