@@ -289,7 +289,7 @@ impl Learner {
         self.alarmed_at = (self.watch.audits, self.watch.disagreements);
         self.epoch = mark.max(self.window.front_serial());
         self.log_from = self.window.since(self.epoch).next().map_or(self.log_from, |entry| entry.position);
-        self.audits = self.window.since(self.epoch).filter(|entry| !entry.sample.is_copy()).count();
+        self.audits = self.originals().count();
         self.last_trained = 0;
         self.audits_at_training = 0;
         self.pending = None;

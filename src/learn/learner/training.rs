@@ -55,17 +55,19 @@ impl Learner {
         };
         let spare = self.audits.saturating_sub(enough);
         // A batch more than was waited for is no lag.
-        if spare * 10 < self.audits { 0 } else { spare.min(self.audits * 2 / 5) }
+        if spare * 10 < self.audits { 0 } else { spare.min(self.originals().count() * 2 / 5) }
+    }
+
+    /// The audits since the last change, as far as the window reaches; copies are none.
+    pub(super) fn originals(&self) -> impl Iterator<Item = &Entry> {
+        self.window.since(self.epoch).filter(|entry| !entry.sample.is_copy())
     }
 
     fn gather(&self, spare: usize) -> Option<Pending> {
-        let newest = self.window.since(self.epoch).filter(|entry| !entry.sample.is_copy()).map(|entry| entry.serial);
-        let newest: Vec<u64> = newest.collect();
-        let first_spared = newest.len().checked_sub(spare).and_then(|kept| newest.get(kept)).copied();
-        let next_serial = first_spared.unwrap_or_else(|| self.window.next_serial());
+        let trained = self.originals().count() - spare;
+        let next_serial = self.originals().nth(trained).map_or_else(|| self.window.next_serial(), |entry| entry.serial);
         let entries: Vec<&Entry> =
             self.window.since(self.epoch).take_while(|entry| entry.serial < next_serial).collect();
-        let trained = entries.iter().filter(|entry| !entry.sample.is_copy()).count();
         let share = TUNE_SHARE.max(TUNE_LEAST / trained.max(1) as f64).min(0.5);
         let limit = (share * u64::MAX as f64) as u64;
         let tunes = |entry: &Entry| {
