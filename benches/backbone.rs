@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use offramp::backbone::{Audited, Backbone, Chain, LoadOptions};
-use offramp::cascade::{Auditor, Segments};
-use offramp::engine::{unlearned_head, wave};
+use offramp::cascade::{Auditor, Segments, through};
+use offramp::engine::{Engine, unlearned_head, wave};
 use offramp::heads::Scratch;
 use offramp::plan::ExitId;
 
@@ -32,9 +32,8 @@ fn exits(backbone: &Backbone) -> Vec<ExitId> {
 }
 
 fn run_through(chain: &mut Chain, rows: usize) {
-    for segment in 0..=chain.exits().len() {
-        chain.run(segment, rows).expect("the model runs");
-    }
+    chain.load(rows);
+    through(chain, rows, |chain, segment, rows| chain.run(segment, rows).map(drop)).expect("the model runs");
 }
 
 /// Memory of this process in MiB; pages that sessions share count once (Linux' proportional set size).
@@ -65,7 +64,7 @@ fn memory(backbone: &Backbone, exits: &[ExitId]) {
 
 fn backbone(criterion: &mut Criterion) {
     for model in models() {
-        let backbone = Backbone::load(&model, &LoadOptions::default()).expect("the model loads");
+        let backbone = Engine::load(&model, &LoadOptions::default()).expect("the model loads").backbone;
         let exits = exits(&backbone);
         memory(&backbone, &exits);
         let name = model.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());

@@ -11,8 +11,6 @@ use crate::backbone::{Backbone, BackboneError, LoadOptions, SplitChoice};
 use crate::heads::{Head, HeadError, HeadParts, Scratch};
 use crate::plan::{CostTable, ExitId, HEAD_HIDDEN};
 
-/// Batch size at which parts are measured: what lanes see under moderate load.
-const LIVE_BATCH: usize = 8;
 /// Times that a head is timed.
 const ROUNDS: usize = 15;
 
@@ -21,7 +19,7 @@ const ROUNDS: usize = 15;
 pub struct Engine {
     /// The loaded backbone.
     pub backbone: Arc<Backbone>,
-    /// Measured costs at the live batch size.
+    /// Measured costs under moderate load.
     pub costs: CostTable,
 }
 
@@ -62,9 +60,9 @@ impl Engine {
         Ok((Self::measured(backbone.with_threads(threads))?, lanes))
     }
 
-    fn measured(backbone: Backbone) -> Result<Self, BackboneError> {
+    fn measured(mut backbone: Backbone) -> Result<Self, BackboneError> {
         let classes = backbone.plan().classes();
-        let costs = backbone.measure(LIVE_BATCH, |width| head_ms(width, classes, LIVE_BATCH))?;
+        let costs = backbone.measure(|width, rows| head_ms(width, classes, rows))?;
         Ok(Self { backbone: Arc::new(backbone), costs })
     }
 }

@@ -89,7 +89,7 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
     /// When the engine or the output fails; unfinished frames keep their offsets back.
     pub fn run(mut self) -> Result<(), LaneError> {
         let mind = Mind { scratch: Scratch::default(), suspicion: Suspicion::new(SUSPICION_WINDOW) };
-        let mut work = Work { mind, cascade: Cascade::new(self.options.overtaken_max) };
+        let mut work = Work { mind, cascade: Cascade::new(self.options.max_batch, self.options.overtaken_max) };
         loop {
             self.heartbeat.beat(Instant::now());
             self.adopt(&mut work)?;
@@ -155,22 +155,22 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
         if open.is_empty() && work.cascade.is_empty() {
             return Ok(());
         }
-        let enough = if self.inbox.is_empty() { 1 } else { self.options.max_batch };
-        self.pass(open, enough, work)
+        let wait = !self.inbox.is_empty();
+        self.pass(open, wait, work)
     }
 
     /// Brings the frames that wait within the cascade to their answers.
     fn flush(&mut self, work: &mut Work) -> Result<(), LaneError> {
-        if work.cascade.is_empty() { Ok(()) } else { self.pass(Vec::new(), 1, work) }
+        if work.cascade.is_empty() { Ok(()) } else { self.pass(Vec::new(), false, work) }
     }
 
-    fn pass(&mut self, rows: Vec<Open>, enough: usize, work: &mut Work) -> Result<(), LaneError> {
+    fn pass(&mut self, rows: Vec<Open>, wait: bool, work: &mut Work) -> Result<(), LaneError> {
         let Self { segments, publisher, telemetry, heartbeat, plan, heads, .. } = self;
         let desk = Desk { plan, heads, publisher, telemetry, heartbeat, audited: false };
         let timer = Instant::now();
         let mut published = Ok(());
         let mut pass = Pass { segments, heads, mind: &mut work.mind };
-        work.cascade.serve(&mut pass, rows, enough, |open, fate| {
+        work.cascade.serve(&mut pass, rows, wait, |open, fate| {
             if published.is_ok() {
                 published = desk.settle(open, fate, None);
             }

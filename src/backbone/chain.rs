@@ -5,7 +5,7 @@ use super::session::{Buffer, Feed, Held, Session, SessionError};
 use crate::cascade::{AuditOutput, Auditor, EngineError, Segments, StepOutput};
 use crate::plan::ExitId;
 
-/// A loaded graph run on a batch: as one where the graph takes batches, else row by row. Its outputs are some that are
+/// A loaded graph run on a batch: in parts of as many rows as it takes, or as it runs best. Its outputs are some that are
 /// shown as numbers, and in front of them possibly one that is carried on.
 #[derive(Debug)]
 pub(super) struct Runner {
@@ -15,22 +15,26 @@ pub(super) struct Runner {
     /// Values per row of each shown output.
     widths: Vec<usize>,
     batches: bool,
-    /// What was made last: one list for the whole batch, or one per row.
+    /// Most rows in one part.
+    most: usize,
+    /// What was made last: one list for the whole batch, or one per row where the graph takes no batches.
     made: Vec<Vec<Buffer>>,
-    /// Shown outputs of single rows, put together.
-    gathered: Vec<Vec<f32>>,
+    /// Shown outputs of several parts, put together.
+    gathered: Option<Vec<Vec<f32>>>,
 }
 
-/// Where a runner's rows come from.
+/// Where a runner's rows come from, and the first of them.
 enum Source<'a> {
-    Frames(&'a [f32]),
-    Before(&'a [Vec<Buffer>]),
-    Held(&'a Held),
+    Frames(&'a [f32], usize),
+    Before(&'a [Vec<Buffer>], usize),
+    Held(&'a Held, usize),
 }
 
 impl Runner {
-    pub(super) fn new(session: Session, dims: Vec<usize>, widths: Vec<usize>, batches: bool) -> Self {
-        Self { session, dims, widths, batches, made: Vec::new(), gathered: Vec::new() }
+    /// `most` rows are run at a time; one, where the graph takes no batches.
+    pub(super) fn new(session: Session, dims: Vec<usize>, widths: Vec<usize>, batches: bool, most: usize) -> Self {
+        let most = if batches { most.max(1) } else { 1 };
+        Self { session, dims, widths, batches, most, made: Vec::new(), gathered: None }
     }
 
     fn row(&self) -> usize {
@@ -40,27 +44,39 @@ impl Runner {
     fn run(&mut self, source: &Source<'_>, rows: usize) -> Result<(), SessionError> {
         // The old tensors go first, so that the arena can give their memory to the new ones.
         self.made.clear();
-        if self.batches {
-            self.run_rows(source, 0, rows)?;
-            return Ok(());
+        if self.batches && rows <= self.most {
+            self.gathered = None;
+            return self.run_rows(source, 0, rows);
         }
-        self.gathered.resize(self.widths.len(), Vec::new());
-        self.gathered.iter_mut().for_each(Vec::clear);
-        for row in 0..rows {
-            self.run_rows(source, row, 1)?;
-            for (at, gathered) in self.gathered.iter_mut().enumerate() {
-                gathered.extend_from_slice(shown(&self.made, row, self.widths.len(), at)?);
+        let mut gathered = self.gathered.take().unwrap_or_default();
+        gathered.resize(self.widths.len(), Vec::new());
+        gathered.iter_mut().for_each(Vec::clear);
+        for first in (0..rows).step_by(self.most) {
+            // A part's tensors are written over by the next one's; single rows' stay, the next segment reads them.
+            if self.batches {
+                self.made.clear();
+            }
+            self.run_rows(source, first, self.most.min(rows - first))?;
+            for (at, gathered) in gathered.iter_mut().enumerate() {
+                gathered.extend_from_slice(shown(&self.made, self.widths.len(), at)?);
             }
         }
+        self.gathered = Some(gathered);
         Ok(())
     }
 
     fn run_rows(&mut self, source: &Source<'_>, at: usize, rows: usize) -> Result<(), SessionError> {
         let missing = || SessionError::Ort("the segment before has not run on these rows".to_owned());
+        let row = self.row();
         let feed = match source {
-            Source::Frames(frames) => Feed::Frames(frames.get(at * self.row()..).ok_or_else(missing)?),
-            Source::Before(made) => Feed::Rows(made.get(at).and_then(|list| list.first()).ok_or_else(missing)?),
-            Source::Held(held) => Feed::Held(held, at * self.row()),
+            Source::Frames(frames, first) => Feed::Frames(frames.get((first + at) * row..).ok_or_else(missing)?),
+            Source::Before(made, first) if self.batches => {
+                Feed::Rows(made.last().and_then(|list| list.first()).ok_or_else(missing)?, (first + at) * row)
+            }
+            Source::Before(made, first) => {
+                Feed::Rows(made.get(first + at).and_then(|list| list.first()).ok_or_else(missing)?, 0)
+            }
+            Source::Held(held, first) => Feed::Held(held, (first + at) * row),
         };
         // Row by row every row's outputs stay until the next batch: none may be written over.
         let made = if self.batches {
@@ -79,10 +95,10 @@ impl Runner {
 
     /// The values of a shown output, `rows x width`.
     fn shown(&self, at: usize) -> Result<&[f32], SessionError> {
-        if self.batches {
-            return shown(&self.made, 0, self.widths.len(), at);
+        match &self.gathered {
+            Some(gathered) => Ok(gathered.get(at).map_or(&[], Vec::as_slice)),
+            None => shown(&self.made, self.widths.len(), at),
         }
-        Ok(self.gathered.get(at).map_or(&[], Vec::as_slice))
     }
 
     /// Keeps these rows of what is carried on; `row` elements each.
@@ -97,6 +113,13 @@ impl Runner {
     }
 }
 
+/// One of the shown outputs, of which there are `count`, of the newest part.
+fn shown(made: &[Vec<Buffer>], count: usize, at: usize) -> Result<&[f32], SessionError> {
+    let list = made.last().map_or(&[][..], Vec::as_slice);
+    let first = list.len().saturating_sub(count);
+    list.get(first + at).map_or(Ok(&[]), Buffer::floats)
+}
+
 /// Rows that wait between two segments: those of the newest run where it made them, older ones put together in front.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -104,39 +127,67 @@ pub(super) struct Queue {
     held_rows: usize,
     /// Rows of the newest run that have not been held.
     here: usize,
+    /// How many of those in front, held ones if there are any, have gone on.
+    gone: usize,
 }
 
 impl Queue {
     /// Puts what still lies where the segment before made it, `row` elements each, behind what is held: that place is needed.
     fn hold(&mut self, made: &[Vec<Buffer>], row: usize, batches: bool) -> Result<(), SessionError> {
-        let (lists, length) = if batches { (1, self.here * row) } else { (self.here, row) };
-        for buffer in made.iter().take(lists.min(self.here)).filter_map(|list| list.first()) {
-            self.held.append(buffer, length)?;
+        let gone = std::mem::take(&mut self.gone);
+        let skipped = if self.held_rows > 0 { 0 } else { gone };
+        self.held.drop_front((gone - skipped) * row);
+        self.held_rows -= gone - skipped;
+        let rows = std::mem::take(&mut self.here) - skipped;
+        if batches {
+            let made = made.last().and_then(|list| list.first()).filter(|_| rows > 0);
+            made.map_or(Ok(()), |buffer| self.held.append(buffer, skipped * row, rows * row))?;
+        } else {
+            let lists = made.iter().skip(skipped).take(rows);
+            lists.filter_map(|list| list.first()).try_for_each(|buffer| self.held.append(buffer, 0, row))?;
         }
-        self.held_rows += std::mem::take(&mut self.here);
+        self.held_rows += rows;
         Ok(())
     }
 
-    fn clear(&mut self) {
-        self.held.clear();
-        (self.held_rows, self.here) = (0, 0);
+    /// Whether the first `rows` lie in one place.
+    fn in_one_place(&self, rows: usize) -> bool {
+        self.held_rows == 0 || rows <= self.held_rows - self.gone
     }
-}
 
-fn shown(made: &[Vec<Buffer>], row: usize, count: usize, at: usize) -> Result<&[f32], SessionError> {
-    let list = made.get(row).map_or(&[][..], Vec::as_slice);
-    let first = list.len().saturating_sub(count);
-    list.get(first + at).map_or(Ok(&[]), Buffer::floats)
+    /// Where the first rows are; `made` is what the segment before made last.
+    fn front<'a>(&'a self, made: &'a [Vec<Buffer>]) -> Source<'a> {
+        if self.held_rows > 0 { Source::Held(&self.held, self.gone) } else { Source::Before(made, self.gone) }
+    }
+
+    /// Takes the first `rows` out, which lie in one place.
+    fn take(&mut self, rows: usize, row: usize) {
+        self.gone += rows;
+        if self.held_rows > 0 && self.gone == self.held_rows {
+            self.held.drop_front(self.gone * row);
+            (self.held_rows, self.gone) = (0, 0);
+        } else if self.held_rows == 0 && self.gone == self.here {
+            (self.here, self.gone) = (0, 0);
+        }
+    }
+
+    fn rows(&self) -> usize {
+        self.held_rows + self.here - self.gone
+    }
 }
 
 /// One segment.
 #[derive(Debug)]
-pub(super) struct Stage(Runner);
+pub(super) struct Stage {
+    runner: Runner,
+    /// How many rows it runs best.
+    best: usize,
+}
 
 impl Stage {
     /// A segment that gives the carried tensor first (unless it is the last), then what is shown, `width` values a row.
-    pub(super) fn new(session: Session, dims: Vec<usize>, width: usize, batches: bool) -> Self {
-        Self(Runner::new(session, dims, vec![width], batches))
+    pub(super) fn new(session: Session, dims: Vec<usize>, width: usize, batches: bool, best: usize) -> Self {
+        Self { runner: Runner::new(session, dims, vec![width], batches, usize::MAX), best }
     }
 }
 
@@ -165,14 +216,17 @@ pub struct Audited {
 pub(super) struct Frames {
     values: Vec<f32>,
     row: usize,
+    /// Rows that have run.
+    gone: usize,
 }
 
 impl Frames {
     pub(super) fn new(row: usize) -> Self {
-        Self { values: Vec::new(), row }
+        Self { values: Vec::new(), row, gone: 0 }
     }
 
     fn load(&mut self, rows: usize) -> &mut [f32] {
+        self.gone = 0;
         let length = rows * self.row;
         if self.values.len() < length {
             self.values.resize(length, 0.0);
@@ -222,58 +276,56 @@ impl Segments for Chain {
         &self.exits
     }
 
+    fn best_rows(&self, segment: usize) -> usize {
+        self.stages.get(segment).map_or(usize::MAX, |stage| stage.best)
+    }
+
     fn load(&mut self, rows: usize) -> &mut [f32] {
         self.frames.load(rows)
     }
 
     fn run(&mut self, segment: usize, rows: usize) -> Result<StepOutput<'_>, EngineError> {
         let failed = |error: SessionError| EngineError { segment, reason: error.to_string() };
-        let missing = || EngineError { segment, reason: "there is no such segment, or other rows wait for it".into() };
+        let missing = || EngineError { segment, reason: "there is no such segment, or fewer rows wait for it".into() };
         // What this segment made before and nobody has taken yet must make room; and its input must lie in one place.
         self.hold(segment).map_err(failed)?;
         if let Some(before) = segment.checked_sub(1)
-            && self.queues.get(before).is_some_and(|queue| queue.held_rows > 0)
+            && self.queues.get(before).is_some_and(|queue| !queue.in_one_place(rows))
         {
             self.hold(before).map_err(failed)?;
         }
         let (stages, rest) = self.stages.split_at_mut_checked(segment).ok_or_else(missing)?;
         let last = rest.len() == 1;
-        let Stage(stage) = rest.first_mut().ok_or_else(missing)?;
+        let Stage { runner, .. } = rest.first_mut().ok_or_else(missing)?;
         let (queue, behind) = self.queues.split_at_mut_checked(segment).ok_or_else(missing)?;
-        let queue = queue.last_mut();
-        let source = match (stages.last(), &queue) {
-            (Some(Stage(stage)), Some(queue)) if queue.held_rows + queue.here == rows => {
-                if queue.held_rows > 0 {
-                    Source::Held(&queue.held)
-                } else {
-                    Source::Before(&stage.made)
-                }
+        match (stages.last(), queue.last_mut()) {
+            (Some(before), Some(queue)) if queue.rows() >= rows => {
+                runner.run(&queue.front(&before.runner.made), rows).map_err(failed)?;
+                queue.take(rows, runner.row());
             }
-            (None, _) => Source::Frames(&self.frames.values),
+            (None, None) => {
+                runner.run(&Source::Frames(&self.frames.values, self.frames.gone), rows).map_err(failed)?;
+                self.frames.gone += rows;
+            }
             _ => return Err(missing()),
-        };
-        stage.run(&source, rows).map_err(failed)?;
-        if let Some(queue) = queue {
-            queue.clear();
         }
         if let Some(behind) = behind.first_mut() {
             behind.here = rows;
         }
-        let shown = stage.shown(0).map_err(failed)?;
+        let shown = runner.shown(0).map_err(failed)?;
         Ok(if last { StepOutput::Probabilities(self.scores.fill(shown)) } else { StepOutput::Features(shown) })
     }
 
     fn compact(&mut self, segment: usize, keep: &[usize]) {
-        let row = self.stages.get(segment + 1).map(|Stage(next)| next.row());
-        if let (Some(Stage(stage)), Some(queue), Some(row)) =
-            (self.stages.get_mut(segment), self.queues.get_mut(segment), row)
+        let row = self.stages.get(segment + 1).map(|next| next.runner.row());
+        if let (Some(stage), Some(queue), Some(row)) = (self.stages.get_mut(segment), self.queues.get_mut(segment), row)
         {
             queue.here = keep.len();
-            if let Err(error) = stage.compact(row, keep) {
+            if let Err(error) = stage.runner.compact(row, keep) {
                 // Types were proved when the chain was made; should it happen all the same, the next run must fail and not
                 // go on with the wrong rows.
                 tracing::error!(segment, %error, "rows cannot be compacted");
-                queue.clear();
+                *queue = Queue::default();
             }
         }
     }
@@ -282,10 +334,12 @@ impl Segments for Chain {
 impl Chain {
     /// Moves rows that wait where segment `segment` made them to a place of their own.
     fn hold(&mut self, segment: usize) -> Result<(), SessionError> {
-        let row = self.stages.get(segment + 1).map(|Stage(next)| next.row());
+        let row = self.stages.get(segment + 1).map(|next| next.runner.row());
         let (stage, queue) = (self.stages.get(segment), self.queues.get_mut(segment));
-        if let (Some(Stage(stage)), Some(queue), Some(row)) = (stage, queue, row) {
-            queue.hold(&stage.made, row, stage.batches)?;
+        if let (Some(Stage { runner, .. }), Some(queue), Some(row)) = (stage, queue, row)
+            && queue.here > 0
+        {
+            queue.hold(&runner.made, row, runner.batches)?;
         }
         Ok(())
     }
@@ -298,7 +352,7 @@ impl Auditor for Audited {
 
     fn run(&mut self, rows: usize) -> Result<AuditOutput<'_>, EngineError> {
         let failed = |error: SessionError| EngineError { segment: 0, reason: error.to_string() };
-        self.whole.run(&Source::Frames(&self.frames.values), rows).map_err(failed)?;
+        self.whole.run(&Source::Frames(&self.frames.values, 0), rows).map_err(failed)?;
         let scores = self.whole.shown(0).map_err(failed)?;
         let features = (1..self.whole.widths.len()).map(|at| self.whole.shown(at).map_err(failed));
         let features = features.collect::<Result<Vec<&[f32]>, EngineError>>()?;

@@ -3,15 +3,19 @@
 use std::time::{Duration, Instant};
 
 use super::chain::Chain;
+use super::pace::{self, Pace};
 use super::probe::noise;
 use super::{Backbone, BackboneError, Split};
-use crate::cascade::{Segments, StepOutput};
-use crate::plan::{CostTable, ExitId};
+use crate::cascade::{self, EngineError, Segments, StepOutput};
+use crate::plan::ExitId;
 
 /// Rounds of which the median is taken: at least, at most, and as long as there is time.
 const ROUNDS_MIN: usize = 5;
 const ROUNDS_MAX: usize = 60;
 const BUDGET: Duration = Duration::from_millis(600);
+/// Rows in a run that are tried when it is measured which are best, and how long each of them is.
+const PACES: [usize; 6] = [1, 2, 4, 8, 16, 32];
+const PACE_BUDGET: Duration = Duration::from_millis(250);
 /// How long a worker that starts waits for the rounds of a large model, and one who asks for nothing else. After that one round
 /// that is warm will do, and after twice as long a cold one.
 const PATIENCE_AT_LOAD: Duration = Duration::from_secs(5);
@@ -41,41 +45,84 @@ pub struct Timing {
     pub ratio: f64,
 }
 
-/// Times the backbone cut at `exits` against the uncut one, at one batch size.
+/// Times the backbone cut at `exits` against the uncut one, at one batch size. It runs as it serves: each segment as many rows at
+/// a time as it runs best.
 pub(super) fn time(backbone: &Backbone, exits: &[ExitId], batch: usize) -> Result<Timing, BackboneError> {
-    time_within(backbone, exits, batch, PATIENCE)
+    time_within(backbone, backbone.chain(exits)?, batch.max(1), BUDGET, PATIENCE)
+}
+
+/// Times the backbone cut at all candidates with ever more rows in a run, as long as that helps any part.
+pub(super) fn paces(backbone: &Backbone) -> Result<Vec<Pace>, BackboneError> {
+    let exits: Vec<ExitId> = backbone.plan().candidates.iter().map(|point| point.exit).collect();
+    let way = if backbone.optimised.is_some() { Split::Optimised } else { Split::Plain };
+    let most = if backbone.prepared.batches { PACES.len() } else { 1 };
+    let mut paces = Vec::new();
+    for rows in PACES.into_iter().take(most) {
+        if !pace::may_improve(&paces, rows) {
+            break;
+        }
+        let chain = backbone.chain_of(&exits, way, &[])?;
+        let timing = time_within(backbone, chain, rows, PACE_BUDGET, PATIENCE_AT_LOAD / 4)?;
+        paces.push(Pace { rows, timing });
+    }
+    Ok(paces)
 }
 
 fn time_within(
     backbone: &Backbone,
-    exits: &[ExitId],
+    mut cut: Chain,
     batch: usize,
+    budget: Duration,
     patience: Duration,
 ) -> Result<Timing, BackboneError> {
-    let batch = batch.max(1);
-    let (mut cut, mut whole) = (backbone.chain(exits)?, backbone.uncut()?);
+    let mut whole = backbone.uncut()?;
     let frames = noise(batch * backbone.plan().input.len());
     cut.load(batch).copy_from_slice(&frames);
     whole.load(batch).copy_from_slice(&frames);
-    // By round: every segment's, and the uncut model's.
-    let mut rounds: Vec<(Vec<f64>, f64)> = Vec::new();
-    let (began, clock) = (Instant::now(), Clock::of(backbone));
-    while !enough(rounds.len(), began, BUDGET, patience) {
-        let mut times = Vec::with_capacity(exits.len() + 1);
-        for segment in 0..=exits.len() {
-            times.push(clock.timed(|| cut.run(segment, batch).map(drop)).map_err(BackboneError::Engine)?);
-        }
-        rounds.push((times, clock.timed(|| whole.run(0, batch).map(drop)).map_err(BackboneError::Engine)?));
+    let (clock, segments, budget) = (Clock::of(backbone), cut.exits().len() + 1, budget / 2);
+    // In turns, and nothing else between: whoever ran before would leave its tensors in the caches.
+    let mut rounds = Vec::new();
+    let began = Instant::now();
+    while !enough(rounds.len(), began, budget, patience) {
+        let chain = clock.timed(|| pass(&mut cut, batch, |cut, segment, rows| cut.run(segment, rows).map(drop)))?;
+        whole.load(batch);
+        rounds.push((chain, clock.timed(|| whole.run(0, batch).map(drop))?));
     }
-    // The first round warmed caches and arenas.
-    let warm = rounds.get(1..).filter(|warm| !warm.is_empty()).unwrap_or(&rounds);
+    // Looking at the clock within a chain costs something too: its segments are timed by themselves.
+    let mut pieces = Vec::new();
+    let began = Instant::now();
+    while !enough(pieces.len(), began, budget, patience) {
+        let mut times = vec![0.0; segments];
+        pass(&mut cut, batch, |cut, segment, rows| {
+            times[segment] += clock.timed(|| cut.run(segment, rows).map(drop))?;
+            Ok(())
+        })?;
+        pieces.push(times);
+    }
+    let (rounds, pieces) = (warm(&rounds), warm(&pieces));
     let per_frame = 1.0 / batch as f64;
-    let segment = |at: usize| median(warm.iter().filter_map(|(times, _)| times.get(at).copied()).collect()) * per_frame;
     Ok(Timing {
-        segments_ms: (0..=exits.len()).map(segment).collect(),
-        whole_ms: median(warm.iter().map(|(_, whole)| *whole).collect()) * per_frame,
-        ratio: median(warm.iter().map(|(times, whole)| times.iter().sum::<f64>() / whole).collect()),
+        segments_ms: (0..segments)
+            .map(|at| median(pieces.iter().map(|times| times[at] * per_frame).collect()))
+            .collect(),
+        whole_ms: median(rounds.iter().map(|(_, whole)| whole * per_frame).collect()),
+        ratio: median(rounds.iter().map(|(chain, whole)| chain / whole).collect()),
     })
+}
+
+/// All rounds but the first, which warmed caches and arenas, if there are others.
+fn warm<T>(rounds: &[T]) -> &[T] {
+    rounds.get(1..).filter(|warm| !warm.is_empty()).unwrap_or(rounds)
+}
+
+/// Runs a loaded batch through the chain again.
+fn pass(
+    chain: &mut Chain,
+    rows: usize,
+    run: impl FnMut(&mut Chain, usize, usize) -> Result<(), EngineError>,
+) -> Result<(), EngineError> {
+    chain.load(rows);
+    cascade::through(chain, rows, run)
 }
 
 /// Runs the ways to cut against the uncut model, at three cuts and a small batch. Gives those that answer as it does, each with
@@ -100,7 +147,7 @@ pub(super) fn compare(backbone: &Backbone, ways: &[Split]) -> Result<Vec<(Split,
     }
     let mut alike = Vec::new();
     for &way in ways {
-        let answered = backbone.chain_of(&some, way).and_then(|mut chain| {
+        let answered = backbone.chain_of(&some, way, &[]).and_then(|mut chain| {
             let answer = settled(&mut chain, &frames, BATCH)?;
             Ok((chain, answer))
         });
@@ -132,37 +179,14 @@ fn settled(chain: &mut Chain, frames: &[f32], rows: usize) -> Result<Vec<f32>, B
 }
 
 fn through(chain: &mut Chain, rows: usize) -> Result<Vec<f32>, BackboneError> {
-    for segment in 0..=chain.exits().len() {
+    let mut answers = Vec::new();
+    pass(chain, rows, |chain, segment, rows| {
         if let StepOutput::Probabilities(values) = chain.run(segment, rows)? {
-            return Ok(values.to_vec());
+            answers.extend_from_slice(values);
         }
-    }
-    Ok(Vec::new())
-}
-
-/// The cost table for one batch size; `head_ms` prices a head by the width of its features.
-pub(super) fn costs(
-    backbone: &Backbone,
-    batch: usize,
-    head_ms: impl Fn(usize) -> f64,
-) -> Result<CostTable, BackboneError> {
-    let (plan, batch) = (backbone.plan(), batch.max(1));
-    let exits: Vec<ExitId> = plan.candidates.iter().map(|point| point.exit).collect();
-    let timing = time_within(backbone, &exits, batch, PATIENCE_AT_LOAD)?;
-    let sum: f64 = timing.segments_ms.iter().sum();
-    // The pieces are scaled to the uncut model; what the cut chain costs more is shared out by the tensors' sizes.
-    let share = timing.whole_ms / sum.max(f64::MIN_POSITIVE);
-    let sizes = backbone.cut_sizes();
-    let all: f64 = sizes.iter().sum();
-    let over = timing.whole_ms * (timing.ratio - 1.0);
-    let table = CostTable {
-        piece_ms: timing.segments_ms.iter().map(|ms| ms * share).collect(),
-        cut_ms: sizes.iter().map(|size| over * size / all.max(f64::MIN_POSITIVE)).collect(),
-        head_ms: plan.candidates.iter().map(|point| head_ms(point.feature_width)).collect(),
-        whole_ms: timing.whole_ms,
-    };
-    tracing::debug!(batch, ?table, "measured");
-    Ok(table)
+        Ok(())
+    })?;
+    Ok(answers)
 }
 
 /// What time is taken with. A lane of one thread does all its work in the caller's: its processor time is the cost,

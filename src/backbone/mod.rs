@@ -19,6 +19,7 @@ mod measure;
 mod model;
 mod onnx;
 mod optimised;
+mod pace;
 mod pool;
 mod prepare;
 mod probe;
@@ -42,6 +43,7 @@ use chain::{Frames, Probabilities, Queue, Runner, Stage};
 use manifest::Manifest;
 use model::ModelFile;
 use optimised::Optimised;
+use pace::Pace;
 use prepare::{Candidate, Prepared};
 use session::{Level, Session, SessionError};
 
@@ -153,6 +155,8 @@ pub struct Backbone {
     options: LoadOptions,
     /// The graph as ONNX Runtime rewrote it, where cutting that one was found to be right and faster.
     optimised: Option<Optimised>,
+    /// What its parts cost, by the rows in a run; empty: not measured.
+    paces: Vec<Pace>,
 }
 
 /// Which of the two graphs a chain is cut from.
@@ -187,7 +191,8 @@ impl Backbone {
         let labels = manifest.class_labels(prepared.classes, &mut problems);
         manifest.verdict(&problems)?;
         let plan = plan(file.fingerprint, spec, labels, &prepared);
-        let mut backbone = Self { plan: Arc::new(plan), prepared, options: options.clone(), optimised: None };
+        let mut backbone =
+            Self { plan: Arc::new(plan), prepared, options: options.clone(), optimised: None, paces: Vec::new() };
         backbone.choose_split()?;
         let Self { plan, prepared, .. } = &backbone;
         if plan.candidates.is_empty() {
@@ -227,7 +232,7 @@ impl Backbone {
     /// # Errors
     /// When an exit is unknown or a segment cannot be loaded.
     pub fn chain(&self, exits: &[ExitId]) -> Result<Chain, BackboneError> {
-        self.chain_of(exits, if self.optimised.is_some() { Split::Optimised } else { Split::Plain })
+        self.chain_of(exits, if self.optimised.is_some() { Split::Optimised } else { Split::Plain }, &self.paces)
     }
 
     /// The model as it would run without us: what a cut is measured against.
@@ -235,10 +240,11 @@ impl Backbone {
     /// # Errors
     /// When the model cannot be loaded.
     pub fn uncut(&self) -> Result<Chain, BackboneError> {
-        self.chain_of(&[], Split::Plain)
+        self.chain_of(&[], Split::Plain, &[])
     }
 
-    fn chain_of(&self, exits: &[ExitId], wanted: Split) -> Result<Chain, BackboneError> {
+    /// A chain whose segments run as many rows at a time as is best by these measurements, a whole batch without.
+    fn chain_of(&self, exits: &[ExitId], wanted: Split, paces: &[Pace]) -> Result<Chain, BackboneError> {
         let cuts = self.candidates(exits)?;
         let optimised = self.optimised.as_ref().filter(|_| wanted == Split::Optimised);
         // A cut that the optimised graph does not have is made in the user's graph, and with it all others.
@@ -251,13 +257,18 @@ impl Backbone {
         };
         let mut stages = Vec::with_capacity(cuts.len() + 1);
         let mut start = &self.prepared.input;
+        let mut best = pace::best_rows(paces, exits).into_iter();
+        let mut stage = |session, dims: &[usize], width| {
+            let best = best.next().unwrap_or(usize::MAX);
+            Stage::new(session, dims.to_vec(), width, self.prepared.batches, best)
+        };
         for (segment, (cut, port)) in cuts.iter().zip(&ports).enumerate() {
             let ends = [port.tensor.as_str(), cut.pooling.output.as_str()];
             let session = match optimised {
                 Some(optimised) => self.optimised_session(optimised, segment, start, &ends)?,
                 None => self.session(segment, start, &ends, std::slice::from_ref(cut))?,
             };
-            stages.push(Stage::new(session, start.dims.clone(), cut.pooling.width, self.prepared.batches));
+            stages.push(stage(session, &start.dims, cut.pooling.width));
             start = port;
         }
         let ends = [self.prepared.scores.as_str()];
@@ -265,7 +276,7 @@ impl Backbone {
             Some(optimised) => self.optimised_session(optimised, cuts.len(), start, &ends)?,
             None => self.session(cuts.len(), start, &ends, &[])?,
         };
-        stages.push(Stage::new(session, start.dims.clone(), self.plan.classes(), self.prepared.batches));
+        stages.push(stage(session, &start.dims, self.plan.classes()));
         Ok(Chain {
             exits: exits.to_vec(),
             queues: exits.iter().map(|_| Queue::default()).collect(),
@@ -289,26 +300,29 @@ impl Backbone {
         };
         let mut widths = vec![self.plan.classes()];
         widths.extend(self.plan.feature_widths());
+        let best = pace::best_rows(&self.paces, &[]).first().copied().unwrap_or(usize::MAX);
         Ok(Audited {
-            whole: Runner::new(session, self.prepared.input.dims.clone(), widths, self.prepared.batches),
+            whole: Runner::new(session, self.prepared.input.dims.clone(), widths, self.prepared.batches, best),
             frames: Frames::new(self.plan.input.len()),
             scores: Probabilities::new(self.plan.classes(), self.prepared.meaning),
         })
     }
 
-    /// What the parts cost on this machine per frame at that batch size: medians, cut and uncut model in turns. What a head
-    /// costs is told by its maker: `head_ms`, milliseconds per frame by the width of its features.
+    /// Measures what the parts cost on this machine; chains and auditors that are made from now on run as many rows at a time
+    /// as they run best. Gives the costs per frame: medians, cut and uncut model in turns. What a head costs is told by its
+    /// maker: `head_ms`, milliseconds per frame by the width of its features and the rows in a run.
     ///
     /// # Errors
     /// When a part cannot be loaded or run.
-    pub fn measure(&self, batch: usize, head_ms: impl Fn(usize) -> f64) -> Result<CostTable, BackboneError> {
-        measure::costs(self, batch, head_ms)
+    pub fn measure(&mut self, head_ms: impl Fn(usize, usize) -> f64) -> Result<CostTable, BackboneError> {
+        self.paces = measure::paces(self)?;
+        Ok(pace::costs(&self.paces, &self.plan, &self.cut_sizes(), head_ms))
     }
 
     /// Times the backbone cut at `exits` against the uncut one.
     ///
     /// # Errors
-    /// As [`Backbone::measure`].
+    /// When a part cannot be loaded or run.
     pub fn time(&self, exits: &[ExitId], batch: usize) -> Result<Timing, BackboneError> {
         measure::time(self, exits, batch)
     }

@@ -89,8 +89,8 @@ pub(super) struct Buffer {
 pub(super) enum Feed<'a> {
     /// Frames as decoded.
     Frames(&'a [f32]),
-    /// The first rows of what a session before made.
-    Rows(&'a Buffer),
+    /// Rows of what a session before made, from this element on.
+    Rows(&'a Buffer, usize),
     /// Rows of several such, put together, from this element on.
     Held(&'a Held, usize),
 }
@@ -105,23 +105,27 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Appends the first `length` elements of a tensor.
-    pub(super) fn append(&mut self, buffer: &Buffer, length: usize) -> Result<(), SessionError> {
+    /// Appends `length` elements of a tensor, from the element `from` on.
+    pub(super) fn append(&mut self, buffer: &Buffer, from: usize, length: usize) -> Result<(), SessionError> {
         match buffer.element() {
-            TensorElementType::Float32 => self.floats.extend_from_slice(cut_to(buffer.typed()?, length)?),
-            TensorElementType::Float16 => self.halves.extend_from_slice(cut_to(buffer.typed()?, length)?),
-            TensorElementType::Uint8 => self.bytes.extend_from_slice(cut_to(buffer.typed()?, length)?),
-            TensorElementType::Int8 => self.signed.extend_from_slice(cut_to(buffer.typed()?, length)?),
+            TensorElementType::Float32 => self.floats.extend_from_slice(part(buffer.typed()?, from, length)?),
+            TensorElementType::Float16 => self.halves.extend_from_slice(part(buffer.typed()?, from, length)?),
+            TensorElementType::Uint8 => self.bytes.extend_from_slice(part(buffer.typed()?, from, length)?),
+            TensorElementType::Int8 => self.signed.extend_from_slice(part(buffer.typed()?, from, length)?),
             other => return Err(foreign(other)),
         }
         Ok(())
     }
 
-    pub(super) fn clear(&mut self) {
-        self.floats.clear();
-        self.halves.clear();
-        self.bytes.clear();
-        self.signed.clear();
+    /// Gives up the first `length` elements.
+    pub(super) fn drop_front(&mut self, length: usize) {
+        fn drop<T>(values: &mut Vec<T>, length: usize) {
+            values.drain(..length.min(values.len()));
+        }
+        drop(&mut self.floats, length);
+        drop(&mut self.halves, length);
+        drop(&mut self.bytes, length);
+        drop(&mut self.signed, length);
     }
 }
 
@@ -293,11 +297,11 @@ impl Feed<'_> {
         let length = shape.iter().product::<usize>();
         match self {
             Feed::Frames(frames) => lent(cut_to(frames, length)?, shape),
-            Feed::Rows(buffer) => match buffer.element() {
-                TensorElementType::Float32 => lent(cut_to(buffer.typed::<f32>()?, length)?, shape),
-                TensorElementType::Uint8 => lent(cut_to(buffer.typed::<u8>()?, length)?, shape),
-                TensorElementType::Int8 => lent(cut_to(buffer.typed::<i8>()?, length)?, shape),
-                TensorElementType::Float16 => lent(cut_to(buffer.typed::<half::f16>()?, length)?, shape),
+            Feed::Rows(buffer, from) => match buffer.element() {
+                TensorElementType::Float32 => lent(part(buffer.typed::<f32>()?, *from, length)?, shape),
+                TensorElementType::Uint8 => lent(part(buffer.typed::<u8>()?, *from, length)?, shape),
+                TensorElementType::Int8 => lent(part(buffer.typed::<i8>()?, *from, length)?, shape),
+                TensorElementType::Float16 => lent(part(buffer.typed::<half::f16>()?, *from, length)?, shape),
                 other => Err(foreign(other)),
             },
             Feed::Held(held, from) => match (&held.floats[..], &held.halves[..], &held.bytes[..], &held.signed[..]) {

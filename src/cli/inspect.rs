@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::arguments;
 use crate::backbone::{Backbone, CutView, LoadOptions, Timing};
+use crate::engine::Engine;
 use crate::plan::{ExitId, ExitPoint, Plan};
 
 /// Batch sizes that are timed.
@@ -43,7 +44,7 @@ pub struct InspectArgs {
 /// When the model cannot be loaded, an exit is unknown, or the drawing cannot be written.
 pub fn run(args: InspectArgs) -> anyhow::Result<()> {
     let options = LoadOptions { intra_threads: args.threads, ..LoadOptions::default() };
-    let backbone = Backbone::load(&args.model, &options)?;
+    let backbone = Engine::load(&args.model, &options)?.backbone;
     let points = backbone.cut_points();
     if let Some(file) = &args.svg {
         std::fs::write(file, svg(backbone.plan(), &points)).with_context(|| file.display().to_string())?;

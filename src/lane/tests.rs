@@ -95,7 +95,7 @@ impl Bench {
         let mind = Mind { scratch: Scratch::default(), suspicion: Suspicion::new(SUSPICION_WINDOW) };
         let ledger = Ledger::default();
         ledger.assign(0);
-        let work = Work { mind, cascade: Cascade::new(OVERTAKEN_MAX) };
+        let work = Work { mind, cascade: Cascade::new(MAX_BATCH, OVERTAKEN_MAX) };
         Self { lane, work, frames, ledger, alarm, offset: 0 }
     }
 

@@ -1,6 +1,6 @@
 //! Running a backbone on noise, for its tests.
 
-use offramp::cascade::{Segments, StepOutput};
+use offramp::cascade::{EngineError, Segments, StepOutput, through};
 
 /// Frames of noise in [0, 1), each of its own.
 pub fn frames(rows: usize, length: usize, seed: u32) -> Vec<f32> {
@@ -17,14 +17,16 @@ pub fn frames(rows: usize, length: usize, seed: u32) -> Vec<f32> {
 /// Runs all rows through all segments; gives features by exit and the probabilities.
 pub fn run_through(chain: &mut impl Segments, input: &[f32], rows: usize) -> (Vec<Vec<f32>>, Vec<f32>) {
     chain.load(rows).copy_from_slice(input);
-    let mut features = Vec::new();
-    for segment in 0..=chain.exits().len() {
-        match chain.run(segment, rows).unwrap_or_else(|error| panic!("{error}")) {
-            StepOutput::Features(values) => features.push(values.to_vec()),
-            StepOutput::Probabilities(values) => return (features, values.to_vec()),
+    let (mut features, mut probabilities) = (vec![Vec::new(); chain.exits().len()], Vec::new());
+    let run = through(chain, rows, |chain, segment, rows| {
+        match chain.run(segment, rows)? {
+            StepOutput::Features(values) => features[segment].extend_from_slice(values),
+            StepOutput::Probabilities(values) => probabilities.extend_from_slice(values),
         }
-    }
-    panic!("the last segment shows probabilities")
+        Ok::<(), EngineError>(())
+    });
+    run.unwrap_or_else(|error| panic!("{error}"));
+    (features, probabilities)
 }
 
 /// Within `tolerance` of the largest value.

@@ -21,6 +21,10 @@ use super::played::{Alarm, Opinion, Outcome, Played};
 /// Recorded frames are the user's own: only what would exhaust memory is refused.
 pub(super) const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 256 << 20, max_pixels: 1 << 28 };
 
+/// Batches that offramp serves before the plain model has its turn with them: in shorter turns each would mostly find the
+/// other's tensors in the caches, in longer ones a busy machine may treat them differently.
+const TURN: usize = 16;
+
 /// How to play.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
@@ -38,6 +42,8 @@ pub(super) struct Stream<'a> {
     plan: Arc<Plan>,
     decoder: Decoder,
     plain: Chain,
+    /// What the plain model has yet to see: the pixels of batches, and where their frames are in the outcome.
+    unseen: Vec<(Vec<f32>, usize)>,
     segments: Chain,
     auditor: Audited,
     heads: Arc<HeadSet>,
@@ -59,10 +65,11 @@ impl<'a> Stream<'a> {
             engine,
             decoder: Decoder::new(plan.input.clone(), LIMITS),
             plain: engine.backbone.uncut()?,
+            unseen: Vec::new(),
             segments: engine.backbone.chain(&[])?,
             auditor: engine.backbone.auditor()?,
             mind: Mind { scratch: Scratch::default(), suspicion: Suspicion::new(SUSPICION_WINDOW) },
-            cascade: Cascade::new(OVERTAKEN_MAX),
+            cascade: Cascade::new(rules.batch, OVERTAKEN_MAX),
             seed: config.seed,
             learner: Learner::new(&plan, engine.costs.clone(), config),
             rules,
@@ -97,15 +104,12 @@ impl<'a> Stream<'a> {
         }
         let place = self.outcome.played.len();
         self.outcome.played.extend(played);
-        // In turns: whoever runs second finds warm caches.
-        if (first / self.rules.batch).is_multiple_of(2) {
-            self.plain(&pixels, place)?;
-            self.serve(&pixels, place)?;
-        } else {
-            self.serve(&pixels, place)?;
-            self.plain(&pixels, place)?;
-        }
+        self.serve(&pixels, place)?;
         self.note_opinions(&pixels, place)?;
+        self.unseen.push((pixels, place));
+        if self.unseen.len() == TURN {
+            self.turn()?;
+        }
         self.learn(first + pictures.len())
     }
 
@@ -153,13 +157,18 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
+    /// The plain model's turn.
+    fn turn(&mut self) -> anyhow::Result<()> {
+        std::mem::take(&mut self.unseen).iter().try_for_each(|(pixels, place)| self.plain(pixels, *place))
+    }
+
     fn plain(&mut self, pixels: &[f32], place: usize) -> anyhow::Result<()> {
-        let played = &mut self.outcome.played[place..];
-        let rows = played.len();
+        let rows = pixels.len() / self.plan.input.len();
+        let played = &mut self.outcome.played[place..place + rows];
         let started = Instant::now();
         self.plain.load(rows)[..pixels.len()].copy_from_slice(pixels);
         let mut pass = Pass { segments: &mut self.plain, heads: &HeadSet::empty(), mind: &mut self.mind };
-        Cascade::new(0).serve(&mut pass, 0..rows, 1, |row, fate| {
+        Cascade::new(rows, 0).serve(&mut pass, 0..rows, false, |row, fate| {
             if let Fate::Answered(answer) = fate {
                 played[row].full = Some(answer.class);
             }
@@ -183,7 +192,7 @@ impl<'a> Stream<'a> {
             gather(pixels, &served, self.plan.input.len(), self.segments.load(served.len()));
         }
         if !served.is_empty() || !self.cascade.is_empty() {
-            self.pass(served.iter().map(|row| place + row).collect(), self.rules.batch)?;
+            self.pass(served.iter().map(|row| place + row).collect(), true)?;
         }
         let mut seconds = started.elapsed();
         if !audited.is_empty() {
@@ -197,10 +206,10 @@ impl<'a> Stream<'a> {
     }
 
     /// Sends frames, by their places in the outcome, through the exits.
-    fn pass(&mut self, places: Vec<usize>, enough: usize) -> anyhow::Result<()> {
+    fn pass(&mut self, places: Vec<usize>, wait: bool) -> anyhow::Result<()> {
         let (plan, heads, played) = (&self.plan, &self.heads, &mut self.outcome.played);
         let mut pass = Pass { segments: &mut self.segments, heads, mind: &mut self.mind };
-        self.cascade.serve(&mut pass, places, enough, |place, fate| {
+        self.cascade.serve(&mut pass, places, wait, |place, fate| {
             let (class, exit) = match fate {
                 Fate::Answered(answer) => (Some(answer.class), answer.exit),
                 Fate::NotFinite => (None, None),
@@ -216,7 +225,7 @@ impl<'a> Stream<'a> {
     fn flush(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
         if !self.cascade.is_empty() {
-            self.pass(Vec::new(), 1)?;
+            self.pass(Vec::new(), false)?;
         }
         if let Some(newest) = self.outcome.played.last_mut() {
             newest.seconds += started.elapsed().as_secs_f64();
@@ -315,6 +324,7 @@ impl<'a> Stream<'a> {
 
     pub(super) fn finish(mut self) -> anyhow::Result<Outcome> {
         self.flush()?;
+        self.turn()?;
         Ok(Outcome { heads: self.heads, why: self.learner.status().why, ..self.outcome })
     }
 }

@@ -1,0 +1,100 @@
+//! What the parts of a backbone cost by the number of rows that are run at a time, and what follows from it. Pure.
+//!
+//! A few rows share too little of a run's fixed cost; the tensors of many outgrow the caches, those of early, large pictures
+//! long before those of late, small ones. So every segment has its own best number.
+
+use super::measure::Timing;
+use crate::plan::{CostTable, ExitId, Plan};
+
+/// Most rows at which parts are priced: what lanes see under moderate load.
+const LIVE_ROWS: usize = 8;
+/// More rows are preferred where they seem to cost at most this much more: between other work the caches hold less of a segment
+/// than they do while it is measured, and a run then costs more, whatever its rows.
+const AS_FAST: f64 = 1.03;
+/// A run of the whole model on more rows than take so long is not tried: all of them wait for the last.
+const RUN_MAX_MS: f64 = 250.0;
+
+/// The backbone cut at every candidate, timed at one number of rows.
+#[derive(Debug, Clone)]
+pub(super) struct Pace {
+    /// Rows in a run.
+    pub(super) rows: usize,
+    pub(super) timing: Timing,
+}
+
+/// The most rows that cost nearly as little as any, by the cost that `of` sees in a pace.
+fn best(paces: &[Pace], of: impl Fn(&Timing) -> f64) -> Option<&Pace> {
+    let least = paces.iter().map(|pace| of(&pace.timing)).fold(f64::INFINITY, f64::min);
+    paces.iter().rev().find(|pace| of(&pace.timing) <= least * AS_FAST)
+}
+
+/// Whether more rows than those measured may be better for any part: the last ones were no worse, for some.
+pub(super) fn may_improve(paces: &[Pace], rows: usize) -> bool {
+    let Some(last) = paces.last() else { return true };
+    let least = |piece: usize| paces.iter().map(|pace| pace.timing.segments_ms[piece]).fold(f64::INFINITY, f64::min);
+    let any = (0..last.timing.segments_ms.len()).any(|piece| last.timing.segments_ms[piece] <= least(piece) * AS_FAST);
+    any && last.timing.whole_ms * rows as f64 <= RUN_MAX_MS
+}
+
+/// How many rows each segment runs best when cut at `exits`; nothing where nothing was measured.
+pub(super) fn best_rows(paces: &[Pace], exits: &[ExitId]) -> Vec<usize> {
+    let pieces = paces.first().map_or(0, |pace| pace.timing.segments_ms.len());
+    let ends = exits.iter().map(|exit| exit.index() + 1).chain([pieces]);
+    let starts = [0].into_iter().chain(exits.iter().map(|exit| exit.index() + 1));
+    let rows = |(start, end): (usize, usize)| {
+        let time = |timing: &Timing| timing.segments_ms.get(start..end).unwrap_or_default().iter().sum();
+        best(paces, time).map(|pace| pace.rows)
+    };
+    starts.zip(ends).filter_map(rows).collect()
+}
+
+/// The parts' costs at the number of rows at which the whole model costs least, of those that lanes see; `sizes` are the
+/// elements per row of each cut tensor.
+pub(super) fn costs(paces: &[Pace], plan: &Plan, sizes: &[f64], head_ms: impl Fn(usize, usize) -> f64) -> CostTable {
+    let live = paces.partition_point(|pace| pace.rows <= LIVE_ROWS);
+    let Some(Pace { rows, timing }) = best(&paces[..live], |timing| timing.whole_ms) else {
+        return CostTable::of_flops(plan);
+    };
+    let sum: f64 = timing.segments_ms.iter().sum();
+    // The pieces are scaled to the uncut model; what the cut chain costs more is shared out by the tensors' sizes.
+    let share = timing.whole_ms / sum.max(f64::MIN_POSITIVE);
+    let all: f64 = sizes.iter().sum();
+    let over = timing.whole_ms * (timing.ratio - 1.0);
+    let table = CostTable {
+        piece_ms: timing.segments_ms.iter().map(|ms| ms * share).collect(),
+        cut_ms: sizes.iter().map(|size| over * size / all.max(f64::MIN_POSITIVE)).collect(),
+        head_ms: plan.candidates.iter().map(|point| head_ms(point.feature_width, *rows)).collect(),
+        whole_ms: timing.whole_ms,
+    };
+    tracing::debug!(rows, ?table, "measured");
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pace(rows: usize, segments_ms: &[f64]) -> Pace {
+        let whole_ms = segments_ms.iter().sum();
+        Pace { rows, timing: Timing { segments_ms: segments_ms.to_vec(), whole_ms, ratio: 1.0 } }
+    }
+
+    /// Goal: a segment of several pieces runs the rows at which they cost least together, many where that is nearly so.
+    #[test]
+    fn each_segment_has_its_own_best_rows() {
+        let paces = [pace(1, &[3.0, 1.0, 4.0]), pace(4, &[4.0, 0.9, 2.0]), pace(16, &[6.0, 0.91, 2.0])];
+        let rows = |exits: &[u8]| best_rows(&paces, &exits.iter().copied().map(ExitId).collect::<Vec<_>>());
+        assert_eq!(rows(&[1, 2]), [1, 16, 16]);
+        assert_eq!(rows(&[2]), [1, 16]);
+        assert_eq!(rows(&[]), [4]);
+        assert_eq!(best_rows(&[], &[ExitId(1)]), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn more_rows_are_tried_as_long_as_they_may_help_some_part() {
+        assert!(may_improve(&[], 1) && may_improve(&[pace(1, &[2.0, 2.0])], 2));
+        assert!(may_improve(&[pace(1, &[2.0, 2.0]), pace(2, &[3.0, 2.01])], 4));
+        assert!(!may_improve(&[pace(1, &[2.0, 2.0]), pace(2, &[3.0, 2.1])], 4));
+        assert!(!may_improve(&[pace(1, &[200.0])], 2));
+    }
+}
