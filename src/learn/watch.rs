@@ -25,17 +25,20 @@ pub(crate) struct Watch {
     pub(crate) disagreements: u64,
 }
 
+fn bets(epsilon: f64) -> [f64; 4] {
+    ALTERNATIVES.map(|q| {
+        let q = q.max(1.5 * epsilon).min(0.9);
+        (q - epsilon) / (epsilon * (1.0 - epsilon))
+    })
+}
+
 impl Watch {
     /// `frames` is the expected number of frames between two false alarms, at least.
     pub(crate) fn new(epsilon: f64, frames: f64) -> Self {
-        let bets = ALTERNATIVES.map(|q| {
-            let q = q.max(1.5 * epsilon).min(0.9);
-            (q - epsilon) / (epsilon * (1.0 - epsilon))
-        });
         Self {
             epsilon,
             limit: frames,
-            bets,
+            bets: bets(epsilon),
             sums: [0.0; 4],
             excursions: [0.0; 4],
             starts: [0; 4],
@@ -69,10 +72,55 @@ impl Watch {
     }
 }
 
+/// What the audits of one suspicion say: the same bets, all begun with it. Decides nothing but how long to go on asking.
+#[derive(Debug, Clone)]
+pub(crate) struct Doubt {
+    epsilon: f64,
+    bets: [f64; 4],
+    wealth: [f64; 4],
+}
+
+impl Doubt {
+    /// Wealth that leaves a doubt: with a disagreement of at most epsilon, one suspicion in ten at most makes so much.
+    const STANDS: f64 = 10.0;
+
+    pub(crate) fn new(epsilon: f64) -> Self {
+        Self { epsilon, bets: bets(epsilon), wealth: [1.0 / 4.0; 4] }
+    }
+
+    /// Takes one audit since the suspicion: whether the policy's answer differs from the backbone's.
+    pub(crate) fn observe(&mut self, disagrees: bool) {
+        let x = f64::from(u8::from(disagrees));
+        self.wealth.iter_mut().zip(self.bets).for_each(|(wealth, bet)| *wealth *= 1.0 + bet * (x - self.epsilon));
+    }
+
+    /// Whether the promise is in doubt.
+    pub(crate) fn stands(&self) -> bool {
+        self.wealth.iter().sum::<f64>() >= Self::STANDS
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::learn::rng::Rng;
+
+    /// Goal: a doubt is left by twice the promised disagreement more often than not, by what is usual hardly ever. Method:
+    /// 200 suspicions of 800 audits each.
+    #[test]
+    fn doubts_are_left_by_what_is_doubtful() {
+        let mut rng = Rng::new(3);
+        let mut left = |disagreement: f64| {
+            let suspicion = |_: &i32| {
+                let mut doubt = Doubt::new(0.01);
+                (0..800).for_each(|_| doubt.observe(f64::from(rng.unit()) < disagreement));
+                doubt.stands()
+            };
+            (0..200).filter(suspicion).count()
+        };
+        assert!(left(0.022) > 100 && left(0.04) > 190);
+        assert!(left(0.006) < 10 && left(0.01) < 20);
+    }
 
     /// Audits until the alarm, at this disagreement; at most `most`.
     fn audits_until_alarm(disagreement: f64, frames_per_audit: f64, most: u64, rng: &mut Rng) -> u64 {

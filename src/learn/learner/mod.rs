@@ -17,7 +17,7 @@ use crate::learn::sample::{Sample, SampleRejection};
 use crate::learn::select;
 use crate::learn::trainer::Training;
 use crate::learn::version::Version;
-use crate::learn::watch::Watch;
+use crate::learn::watch::{Doubt, Watch};
 use crate::learn::window::Window;
 use crate::plan::{CostTable, Plan};
 
@@ -111,6 +111,8 @@ pub struct Learner {
     monitor: Suspicion,
     /// Audits for which suspicion still holds.
     suspicion: usize,
+    /// What its audits say.
+    doubt: Doubt,
     refresh_reference: bool,
     alarms: u64,
     alarmed_at: (u64, u64),
@@ -126,6 +128,7 @@ impl Learner {
             watch: Watch::new(config.epsilon, config.frames_per_false_alarm),
             plan: plan.clone(),
             costs,
+            doubt: Doubt::new(config.epsilon),
             config,
             epoch: 0,
             log_from: i64::MIN,
@@ -263,6 +266,7 @@ impl Learner {
             }
             let answer = self.set.path_stored(|candidate| sample.features(candidate), &mut self.scratch);
             let disagrees = answer.is_some_and(|answer| answer.class != sample.answer());
+            self.doubt.observe(disagrees);
             let mark = self.watch.observe(disagrees, f64::from(sample.weight()), entry.serial);
             if mark.is_some() {
                 return mark;
@@ -275,11 +279,13 @@ impl Learner {
     }
 
     /// The first exit looks different from when it was certified: audits up, for so many of them. A suspicion under
-    /// examination is not prolonged: it ends in an alarm or in a new reference, or workers that share it would audit for ever.
+    /// examination is not prolonged, but for what its own audits say: it ends in an alarm or in a new reference, or workers
+    /// that share it would audit for ever.
     fn suspect(&mut self) {
         if self.suspicion == 0 && !self.refresh_reference {
             self.suspicion = SUSPICION_AUDITS;
             self.refresh_reference = true;
+            self.doubt = Doubt::new(self.config.epsilon);
         }
     }
 

@@ -63,7 +63,10 @@ impl Learner {
     pub(super) fn adjust(&mut self) -> Option<Publication> {
         self.note_growth();
         if self.refresh_reference && self.suspicion == 0 {
-            return self.renew_reference();
+            if !self.doubt.stands() {
+                return self.renew_reference();
+            }
+            self.suspicion = SUSPICION_AUDITS;
         }
         let hopeless = self.grown && self.set.exits().is_empty();
         if hopeless && self.state == PolicyState::Learning {
