@@ -3,33 +3,42 @@
 use std::time::{Duration, Instant};
 
 use super::chain::Chain;
+use super::clock::Clock;
 use super::pace::{self, Pace};
 use super::probe::noise;
 use super::{Backbone, BackboneError, Split};
 use crate::cascade::{self, EngineError, Segments, StepOutput};
 use crate::plan::ExitId;
 
-/// Rounds of which the median is taken: at least, at most, and as long as there is time.
+/// Fewest rounds of which a median is taken, unless patience ends before.
 const ROUNDS_MIN: usize = 5;
-const ROUNDS_MAX: usize = 60;
-const BUDGET: Duration = Duration::from_millis(600);
-/// Rows in a run that are tried when it is measured which are best, and how long each of them is.
-const PACES: [usize; 6] = [1, 2, 4, 8, 16, 32];
-const PACE_BUDGET: Duration = Duration::from_millis(250);
-/// How long a worker that starts waits for the rounds of a large model, and one who asks for nothing else. After that one round
-/// that is warm will do, and after twice as long a cold one.
-const PATIENCE_AT_LOAD: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whether so many rounds are enough.
-fn enough(rounds: usize, began: Instant, budget: Duration, patience: Duration) -> bool {
-    let spent = began.elapsed();
-    match rounds {
-        0 => false,
-        1 => spent > patience * 2,
-        2..ROUNDS_MIN => spent > patience,
-        ROUNDS_MIN..ROUNDS_MAX => spent > budget.min(patience),
-        _ => true,
+/// How many rounds a median is taken of.
+struct Effort {
+    /// Most rounds.
+    most: usize,
+    /// How long they may take where that is enough for the fewest.
+    budget: Duration,
+    /// How long a large model is waited for. After that one round that is warm will do, and after twice as long a cold one.
+    patience: Duration,
+}
+
+/// To choose the way to cut, and the rows in a run: a worker waits for it to start.
+const TO_CUT: Effort = Effort { most: 60, budget: Duration::from_millis(300), patience: Duration::from_secs(5) };
+const TO_PACE: Effort = Effort { budget: Duration::from_millis(1200), ..TO_CUT };
+/// To show: for one who asks for nothing else. Long enough to outlast what else the machine does now and then.
+const TO_SHOW: Effort = Effort { most: 3000, budget: Duration::from_secs(2), patience: Duration::from_secs(30) };
+
+impl Effort {
+    /// Whether so many rounds are enough.
+    fn is_spent(&self, rounds: usize, began: Instant) -> bool {
+        let spent = began.elapsed();
+        match rounds {
+            0 => false,
+            1 => spent > self.patience * 2,
+            2..ROUNDS_MIN => spent > self.patience,
+            _ => rounds >= self.most || spent > self.budget.min(self.patience),
+        }
     }
 }
 
@@ -45,61 +54,80 @@ pub struct Timing {
     pub ratio: f64,
 }
 
-/// Times the backbone cut at `exits` against the uncut one, at one batch size. It runs as it serves: each segment as many rows at
-/// a time as it runs best.
-pub(super) fn time(backbone: &Backbone, exits: &[ExitId], batch: usize) -> Result<Timing, BackboneError> {
-    time_within(backbone, backbone.chain(exits)?, batch.max(1), BUDGET, PATIENCE)
-}
-
-/// Times the backbone cut at all candidates with ever more rows in a run, as long as that helps any part.
+/// Times the backbone cut at all candidates and the uncut one with few rows in a run and with many, in turns.
 pub(super) fn paces(backbone: &Backbone) -> Result<Vec<Pace>, BackboneError> {
     let exits: Vec<ExitId> = backbone.plan().candidates.iter().map(|point| point.exit).collect();
     let way = if backbone.optimised.is_some() { Split::Optimised } else { Split::Plain };
-    let most = if backbone.prepared.batches { PACES.len() } else { 1 };
-    let mut paces = Vec::new();
-    for rows in PACES.into_iter().take(most) {
-        if !pace::may_improve(&paces, rows) {
-            break;
+    let (mut cut, mut whole) = (backbone.chain_of(&exits, way, &[])?, backbone.uncut()?);
+    let clock = backbone.clock();
+    let mut run = |rows| -> Result<Round, EngineError> {
+        let pieces = pieces(clock, &mut cut, rows)?;
+        whole.load(rows);
+        Ok(Round { pieces, whole: clock.timed(|| whole.run(0, rows).map(drop))? })
+    };
+    run(1)?;
+    let rows = pace::candidates(backbone.prepared.batches, run(1)?.whole);
+    let mut rounds: Vec<Vec<Round>> = rows.iter().map(|_| Vec::new()).collect();
+    let began = Instant::now();
+    while !TO_PACE.is_spent(rounds[0].len(), began) {
+        for (rounds, &rows) in rounds.iter_mut().zip(&rows) {
+            rounds.push(run(rows)?);
         }
-        let chain = backbone.chain_of(&exits, way, &[])?;
-        let timing = time_within(backbone, chain, rows, PACE_BUDGET, PATIENCE_AT_LOAD / 4)?;
-        paces.push(Pace { rows, timing });
     }
-    Ok(paces)
+    Ok(rows.into_iter().zip(&rounds).map(|(rows, rounds)| Pace { rows, timing: timing(rows, rounds) }).collect())
 }
 
-fn time_within(
-    backbone: &Backbone,
-    mut cut: Chain,
-    batch: usize,
-    budget: Duration,
-    patience: Duration,
-) -> Result<Timing, BackboneError> {
+/// Milliseconds of a batch: of each segment, and of the uncut model.
+struct Round {
+    pieces: Vec<f64>,
+    whole: f64,
+}
+
+fn timing(rows: usize, rounds: &[Round]) -> Timing {
+    let over = |value: &dyn Fn(&Round) -> f64| median(warm(rounds).iter().map(value).collect());
+    let segments = rounds.first().map_or(0, |round| round.pieces.len());
+    Timing {
+        segments_ms: (0..segments).map(|at| over(&|round| round.pieces[at] / rows as f64)).collect(),
+        whole_ms: over(&|round| round.whole / rows as f64),
+        ratio: over(&|round| round.pieces.iter().sum::<f64>() / round.whole),
+    }
+}
+
+/// Milliseconds of each segment for a loaded batch.
+fn pieces(clock: Clock, cut: &mut Chain, batch: usize) -> Result<Vec<f64>, EngineError> {
+    let mut times = vec![0.0; cut.exits().len() + 1];
+    pass(cut, batch, |cut, segment, rows| {
+        times[segment] += clock.timed(|| cut.run(segment, rows).map(drop))?;
+        Ok(())
+    })?;
+    Ok(times)
+}
+
+/// Times the backbone cut at `exits` against the uncut one, at one batch size. It runs as it serves: each segment as many rows at
+/// a time as it runs best.
+pub(super) fn time(backbone: &Backbone, exits: &[ExitId], batch: usize) -> Result<Timing, BackboneError> {
+    let batch = batch.max(1);
+    let mut cut = backbone.chain(exits)?;
     let mut whole = backbone.uncut()?;
     let frames = noise(batch * backbone.plan().input.len());
     cut.load(batch).copy_from_slice(&frames);
     whole.load(batch).copy_from_slice(&frames);
-    let (clock, segments, budget) = (Clock::of(backbone), cut.exits().len() + 1, budget / 2);
+    let (clock, segments) = (backbone.clock(), exits.len() + 1);
     // In turns, and nothing else between: whoever ran before would leave its tensors in the caches.
     let mut rounds = Vec::new();
     let began = Instant::now();
-    while !enough(rounds.len(), began, budget, patience) {
+    while !TO_SHOW.is_spent(rounds.len(), began) {
         let chain = clock.timed(|| pass(&mut cut, batch, |cut, segment, rows| cut.run(segment, rows).map(drop)))?;
         whole.load(batch);
         rounds.push((chain, clock.timed(|| whole.run(0, batch).map(drop))?));
     }
     // Looking at the clock within a chain costs something too: its segments are timed by themselves.
-    let mut pieces = Vec::new();
-    let began = Instant::now();
-    while !enough(pieces.len(), began, budget, patience) {
-        let mut times = vec![0.0; segments];
-        pass(&mut cut, batch, |cut, segment, rows| {
-            times[segment] += clock.timed(|| cut.run(segment, rows).map(drop))?;
-            Ok(())
-        })?;
-        pieces.push(times);
+    let mut times = Vec::new();
+    let (began, effort) = (Instant::now(), Effort { budget: TO_CUT.budget, ..TO_SHOW });
+    while !effort.is_spent(times.len(), began) {
+        times.push(pieces(clock, &mut cut, batch)?);
     }
-    let (rounds, pieces) = (warm(&rounds), warm(&pieces));
+    let (rounds, pieces) = (warm(&rounds), warm(&times));
     let per_frame = 1.0 / batch as f64;
     Ok(Timing {
         segments_ms: (0..segments)
@@ -158,10 +186,10 @@ pub(super) fn compare(backbone: &Backbone, ways: &[Split]) -> Result<Vec<(Split,
         }
     }
     // With nothing to choose the figure is only shown.
-    let budget = if alike.len() > 1 { BUDGET / 2 } else { Duration::ZERO };
-    let (began, clock) = (Instant::now(), Clock::of(backbone));
+    let effort = if alike.len() > 1 { TO_CUT } else { Effort { budget: Duration::ZERO, ..TO_CUT } };
+    let (began, clock) = (Instant::now(), backbone.clock());
     let mut rounds = 0;
-    while !enough(rounds, began, budget, PATIENCE_AT_LOAD) {
+    while !effort.is_spent(rounds, began) {
         rounds += 1;
         let time = clock.timed(|| through(&mut whole, BATCH).map(drop))?;
         for (_, chain, ratios) in &mut alike {
@@ -187,41 +215,6 @@ fn through(chain: &mut Chain, rows: usize) -> Result<Vec<f32>, BackboneError> {
         Ok(())
     })?;
     Ok(answers)
-}
-
-/// What time is taken with. A lane of one thread does all its work in the caller's: its processor time is the cost,
-/// whoever else keeps the machine busy while we measure. With more threads only the wall clock sees them all.
-#[derive(Debug, Clone, Copy)]
-enum Clock {
-    Thread,
-    Wall,
-}
-
-impl Clock {
-    fn of(backbone: &Backbone) -> Self {
-        if cfg!(unix) && backbone.options.intra_threads <= 1 { Self::Thread } else { Self::Wall }
-    }
-
-    fn timed<E>(self, run: impl FnOnce() -> Result<(), E>) -> Result<f64, E> {
-        let (wall, thread) = (Instant::now(), thread_time());
-        run()?;
-        let spent = match self {
-            Self::Thread => thread_time().saturating_sub(thread),
-            Self::Wall => wall.elapsed(),
-        };
-        Ok(spent.as_secs_f64() * 1e3)
-    }
-}
-
-#[cfg(unix)]
-fn thread_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
-}
-
-#[cfg(not(unix))]
-fn thread_time() -> Duration {
-    Duration::ZERO
 }
 
 pub(super) fn median(mut values: Vec<f64>) -> f64 {

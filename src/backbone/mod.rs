@@ -5,6 +5,7 @@
 
 mod chain;
 mod choice;
+mod clock;
 mod cuts;
 mod describe;
 mod facts;
@@ -32,6 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use chain::{Audited, Chain};
+pub use clock::{Clock, Moment};
 pub use describe::{CutView, ModelView, TensorView};
 pub use lanes::LaneRates;
 pub use measure::Timing;
@@ -300,7 +302,7 @@ impl Backbone {
         };
         let mut widths = vec![self.plan.classes()];
         widths.extend(self.plan.feature_widths());
-        let best = pace::best_rows(&self.paces, &[]).first().copied().unwrap_or(usize::MAX);
+        let best = self.best_rows(&[]).first().copied().unwrap_or(usize::MAX);
         Ok(Audited {
             whole: Runner::new(session, self.prepared.input.dims.clone(), widths, self.prepared.batches, best),
             frames: Frames::new(self.plan.input.len()),
@@ -325,6 +327,12 @@ impl Backbone {
     /// When a part cannot be loaded or run.
     pub fn time(&self, exits: &[ExitId], batch: usize) -> Result<Timing, BackboneError> {
         measure::time(self, exits, batch)
+    }
+
+    /// How many rows each segment runs at a time when cut at `exits`; empty where that was not measured: all there are.
+    #[must_use]
+    pub fn best_rows(&self, exits: &[ExitId]) -> Vec<usize> {
+        pace::best_rows(&self.paces, exits)
     }
 
     /// Elements per row of each candidate's cut tensor.

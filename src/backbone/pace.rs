@@ -10,8 +10,10 @@ use crate::plan::{CostTable, ExitId, Plan};
 const LIVE_ROWS: usize = 8;
 /// More rows are preferred where they seem to cost at most this much more: between other work the caches hold less of a segment
 /// than they do while it is measured, and a run then costs more, whatever its rows.
-const AS_FAST: f64 = 1.03;
-/// A run of the whole model on more rows than take so long is not tried: all of them wait for the last.
+const AS_FAST: f64 = 1.05;
+/// Rows in a run that are tried.
+const ROWS: [usize; 6] = [1, 2, 4, 8, 16, 32];
+/// A run of the whole model on more rows than take so long is not: all of them wait for the last.
 const RUN_MAX_MS: f64 = 250.0;
 
 /// The backbone cut at every candidate, timed at one number of rows.
@@ -28,12 +30,10 @@ fn best(paces: &[Pace], of: impl Fn(&Timing) -> f64) -> Option<&Pace> {
     paces.iter().rev().find(|pace| of(&pace.timing) <= least * AS_FAST)
 }
 
-/// Whether more rows than those measured may be better for any part: the last ones were no worse, for some.
-pub(super) fn may_improve(paces: &[Pace], rows: usize) -> bool {
-    let Some(last) = paces.last() else { return true };
-    let least = |piece: usize| paces.iter().map(|pace| pace.timing.segments_ms[piece]).fold(f64::INFINITY, f64::min);
-    let any = (0..last.timing.segments_ms.len()).any(|piece| last.timing.segments_ms[piece] <= least(piece) * AS_FAST);
-    any && last.timing.whole_ms * rows as f64 <= RUN_MAX_MS
+/// Numbers of rows that are to be timed where the whole model takes so long for one.
+pub(super) fn candidates(batches: bool, whole_ms: f64) -> Vec<usize> {
+    let fits = |rows: &usize| *rows == 1 || (batches && *rows as f64 * whole_ms <= RUN_MAX_MS);
+    ROWS.into_iter().filter(fits).collect()
 }
 
 /// How many rows each segment runs best when cut at `exits`; nothing where nothing was measured.
@@ -82,7 +82,7 @@ mod tests {
     /// Goal: a segment of several pieces runs the rows at which they cost least together, many where that is nearly so.
     #[test]
     fn each_segment_has_its_own_best_rows() {
-        let paces = [pace(1, &[3.0, 1.0, 4.0]), pace(4, &[4.0, 0.9, 2.0]), pace(16, &[6.0, 0.91, 2.0])];
+        let paces = [pace(1, &[3.0, 1.0, 4.0]), pace(4, &[4.0, 0.9, 2.0]), pace(16, &[6.0, 0.91, 2.05])];
         let rows = |exits: &[u8]| best_rows(&paces, &exits.iter().copied().map(ExitId).collect::<Vec<_>>());
         assert_eq!(rows(&[1, 2]), [1, 16, 16]);
         assert_eq!(rows(&[2]), [1, 16]);
@@ -91,10 +91,9 @@ mod tests {
     }
 
     #[test]
-    fn more_rows_are_tried_as_long_as_they_may_help_some_part() {
-        assert!(may_improve(&[], 1) && may_improve(&[pace(1, &[2.0, 2.0])], 2));
-        assert!(may_improve(&[pace(1, &[2.0, 2.0]), pace(2, &[3.0, 2.01])], 4));
-        assert!(!may_improve(&[pace(1, &[2.0, 2.0]), pace(2, &[3.0, 2.1])], 4));
-        assert!(!may_improve(&[pace(1, &[200.0])], 2));
+    fn few_rows_of_a_slow_model_are_tried() {
+        assert_eq!(candidates(true, 0.7), ROWS);
+        assert_eq!(candidates(true, 100.0), [1, 2]);
+        assert_eq!((candidates(true, 1e3), candidates(false, 0.7)), (vec![1], vec![1]));
     }
 }

@@ -58,7 +58,7 @@ pub fn run(args: InspectArgs) -> anyhow::Result<()> {
         timings.insert(batch, backbone.time(&exits, batch)?);
     }
     if args.json {
-        println!("{}", as_json(&backbone, &points, exits.len(), &timings));
+        println!("{}", as_json(&backbone, &points, &exits, &timings));
     } else {
         print!("{}", as_table(&backbone, &points, &exits, &timings));
     }
@@ -79,19 +79,20 @@ fn spread(candidates: &[ExitPoint]) -> Vec<ExitId> {
 fn as_json(
     backbone: &Backbone,
     points: &[CutView],
-    cuts: usize,
+    exits: &[ExitId],
     timings: &BTreeMap<usize, Timing>,
 ) -> serde_json::Value {
     let candidates = backbone.plan().candidates.iter().map(|point| {
         json!({"exit": point.exit, "tensor": point.tensor, "flops_fraction": point.flops_fraction,
                "feature_width": point.feature_width, "head_flops": point.head_flops})
     });
-    let segments = (0..=cuts).map(|segment| {
+    let rows = backbone.best_rows(exits);
+    let segments = (0..=exits.len()).map(|segment| {
         let ms: BTreeMap<String, Option<f64>> = timings
             .iter()
             .map(|(batch, timing)| (batch.to_string(), timing.segments_ms.get(segment).copied()))
             .collect();
-        json!({"ms": ms})
+        json!({"ms": ms, "rows": rows.get(segment)})
     });
     let ratio: BTreeMap<String, f64> =
         timings.iter().map(|(batch, timing)| (batch.to_string(), timing.ratio)).collect();
@@ -151,6 +152,8 @@ fn as_table(backbone: &Backbone, points: &[CutView], exits: &[ExitId], timings: 
         let segments = timing.segments_ms.iter().map(|ms| format!("{ms:.3}")).collect::<Vec<_>>().join("  ");
         line(&format!("{batch:>5}{:>8.3}{:>14.3}   {segments}", timing.whole_ms, timing.ratio));
     }
+    let rows: Vec<String> = backbone.best_rows(exits).iter().map(ToString::to_string).collect();
+    line(&format!("each segment runs so many frames at a time, or fewer: {}", rows.join(", ")));
     out
 }
 

@@ -8,7 +8,7 @@ use crate::learn::config::LearnConfig;
 use crate::learn::sample::Sample;
 use crate::learn::select::{self, Row};
 use crate::learn::window::Entry;
-use crate::plan::CostTable;
+use crate::plan::{CostTable, Plan};
 
 /// Rows kept per version; far more than any certificate needs. From then on the newest count.
 const ROWS_MAX: usize = 50_000;
@@ -121,10 +121,22 @@ impl Version {
     }
 
     /// Mean milliseconds per frame of a threshold on the newest rows.
-    pub(crate) fn cost(&self, threshold: f32, costs: &CostTable, newest: usize) -> f64 {
+    pub(crate) fn cost(&self, threshold: f32, costs: &CostTable, plan: &Plan, newest: usize) -> f64 {
         let from = self.rows.len().saturating_sub(newest);
-        select::expected_cost(&self.rows[from..], self.subset, threshold, costs)
+        select::expected_cost(&self.rows[from..], self.subset, threshold, &priced(costs, plan, &self.heads))
     }
+}
+
+/// The costs with these heads, which may be larger than those that were timed: in proportion to their FLOPs.
+pub(crate) fn priced(costs: &CostTable, plan: &Plan, heads: &[CandidateHead]) -> CostTable {
+    let mut costs = costs.clone();
+    for head in heads.iter().map(CandidateHead::head) {
+        let k = head.exit().index();
+        if let (Some(ms), Some(point)) = (costs.head_ms.get_mut(k), plan.candidates.get(k)) {
+            *ms *= head.flops() as f64 / point.head_flops.max(1) as f64;
+        }
+    }
+    costs
 }
 
 /// How the heads of `subset` judge a sample.

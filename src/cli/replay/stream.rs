@@ -1,9 +1,9 @@
 //! One stream through engine and learner, with the plain model beside it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::backbone::{Audited, Chain};
+use crate::backbone::{Audited, Chain, Clock};
 use crate::batch::{draw_of_copy, is_audited};
 use crate::cascade::{self, Auditor, Cascade, Fate, Mind, OVERTAKEN_MAX, Pass, Segments};
 use crate::decode::{self, DecodeLimits, Decoder};
@@ -39,6 +39,7 @@ pub(super) struct Rules {
 /// The stream while it plays.
 pub(super) struct Stream<'a> {
     engine: &'a Engine,
+    clock: Clock,
     plan: Arc<Plan>,
     decoder: Decoder,
     plain: Chain,
@@ -63,6 +64,7 @@ impl<'a> Stream<'a> {
         let heads = Arc::new(HeadSet::empty());
         Ok(Self {
             engine,
+            clock: engine.backbone.clock(),
             decoder: Decoder::new(plan.input.clone(), LIMITS),
             plain: engine.backbone.uncut()?,
             unseen: Vec::new(),
@@ -165,7 +167,7 @@ impl<'a> Stream<'a> {
     fn plain(&mut self, pixels: &[f32], place: usize) -> anyhow::Result<()> {
         let rows = pixels.len() / self.plan.input.len();
         let played = &mut self.outcome.played[place..place + rows];
-        let started = Instant::now();
+        let started = self.clock.now();
         self.plain.load(rows)[..pixels.len()].copy_from_slice(pixels);
         let mut pass = Pass { segments: &mut self.plain, heads: &HeadSet::empty(), mind: &mut self.mind };
         Cascade::new(rows, 0).serve(&mut pass, 0..rows, false, |row, fate| {
@@ -173,7 +175,7 @@ impl<'a> Stream<'a> {
                 played[row].full = Some(answer.class);
             }
         })?;
-        let share = started.elapsed().as_secs_f64() / rows as f64;
+        let share = self.clock.since(started).as_secs_f64() / rows as f64;
         for frame in played {
             frame.plain_seconds = share;
         }
@@ -187,14 +189,14 @@ impl<'a> Stream<'a> {
         let rows = played.len();
         let drawn = |row: &usize| is_audited(&self.origin(played[*row].frame), self.seed, rate);
         let (audited, served): (Vec<usize>, Vec<usize>) = (0..rows).partition(drawn);
-        let started = Instant::now();
+        let started = self.clock.now();
         if !served.is_empty() {
             gather(pixels, &served, self.plan.input.len(), self.segments.load(served.len()));
         }
         if !served.is_empty() || !self.cascade.is_empty() {
             self.pass(served.iter().map(|row| place + row).collect(), true)?;
         }
-        let mut seconds = started.elapsed();
+        let mut seconds = self.clock.since(started);
         if !audited.is_empty() {
             seconds += self.audit(pixels, &audited, rate, place)?;
         }
@@ -223,19 +225,19 @@ impl<'a> Stream<'a> {
 
     /// Brings the frames on their way to their answers: the newest frame is charged with it.
     fn flush(&mut self) -> anyhow::Result<()> {
-        let started = Instant::now();
+        let started = self.clock.now();
         if !self.cascade.is_empty() {
             self.pass(Vec::new(), false)?;
         }
         if let Some(newest) = self.outcome.played.last_mut() {
-            newest.seconds += started.elapsed().as_secs_f64();
+            newest.seconds += self.clock.since(started).as_secs_f64();
         }
         Ok(())
     }
 
     fn audit(&mut self, pixels: &[f32], rows: &[usize], rate: f64, place: usize) -> anyhow::Result<Duration> {
         let played = &mut self.outcome.played[place..];
-        let started = Instant::now();
+        let started = self.clock.now();
         let width = self.plan.input.len();
         gather(pixels, rows, width, self.auditor.load(rows.len()));
         let mut samples = Vec::new();
@@ -272,7 +274,7 @@ impl<'a> Stream<'a> {
                 }
             })?;
         }
-        let elapsed = started.elapsed();
+        let elapsed = self.clock.since(started);
         let first = numbers.first().copied().unwrap_or_default();
         for (place, sample) in samples.into_iter().enumerate() {
             // Room for every copy of every row before the next batch.
@@ -292,9 +294,9 @@ impl<'a> Stream<'a> {
     /// Lets the learner work, and takes over all that it publishes.
     fn learn(&mut self, frame: usize) -> anyhow::Result<()> {
         loop {
-            let started = Instant::now();
+            let started = self.clock.now();
             let publication = self.learner.work(&mut Unpaced);
-            self.outcome.learn_seconds += started.elapsed().as_secs_f64();
+            self.outcome.learn_seconds += self.clock.since(started).as_secs_f64();
             match publication {
                 Some(publication) => self.adopt(&publication, frame)?,
                 None => return Ok(()),

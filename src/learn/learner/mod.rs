@@ -363,7 +363,7 @@ impl Learner {
     /// too bold.
     fn is_better(&self, version: &Version) -> bool {
         let Some(path) = &version.certified else { return false };
-        let cost = version.cost(path.threshold.get(), &self.costs, COMPARE_ROWS);
+        let cost = version.cost(path.threshold.get(), &self.costs, &self.plan, COMPARE_ROWS);
         if !self.pays(cost) {
             return false;
         }
@@ -374,7 +374,7 @@ impl Learner {
         if force.rows.len() < COMPARE_LEAST {
             return false;
         }
-        let present = force.cost(self.set.threshold(0).get(), &self.costs, COMPARE_ROWS);
+        let present = force.cost(self.set.threshold(0).get(), &self.costs, &self.plan, COMPARE_ROWS);
         let allowed = if path.certificate.n >= 2 * held.n { FIRMER_MAY_COST } else { self.config.hysteresis };
         cost < present * allowed
     }

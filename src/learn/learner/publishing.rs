@@ -32,7 +32,7 @@ impl Learner {
         let config = &self.config;
         let cheap = |version: &Version| match &version.certified {
             Some(path) => {
-                let cost = version.cost(path.threshold.get(), &self.costs, COMPARE_ROWS);
+                let cost = version.cost(path.threshold.get(), &self.costs, &self.plan, COMPARE_ROWS);
                 cost > self.costs.whole_ms * CHEAP_AUDITS_FROM
             }
             None => version.subset != 0,

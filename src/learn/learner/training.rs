@@ -114,7 +114,9 @@ impl Learner {
         let all = u8::MAX;
         let tune = pending.training.tune();
         let rows: Vec<_> = tune.iter().map(|sample| version::row(&heads, all, sample, &mut self.scratch)).collect();
-        let choice = select::select(&rows, &self.costs, &CostTable::of_flops(&self.plan), self.config.epsilon);
+        let [costs, flops] =
+            [&self.costs, &CostTable::of_flops(&self.plan)].map(|costs| version::priced(costs, &self.plan, &heads));
+        let choice = select::select(&rows, &costs, &flops, self.config.epsilon);
         self.versions += 1;
         let version =
             Version::new(&self.config, heads, choice.subset, pending.trained, pending.frames, pending.next_serial);

@@ -1,0 +1,65 @@
+//! What time is taken with.
+
+use std::time::{Duration, Instant};
+
+use super::Backbone;
+
+/// A lane of one thread does all its work in the caller's: its processor time is the cost, whoever else keeps the machine busy
+/// while we measure. With more threads only the wall clock sees them all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// Processor time of the calling thread.
+    Thread,
+    /// The time that passes.
+    Wall,
+}
+
+/// When a [`Clock`] was looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    wall: Instant,
+    thread: Duration,
+}
+
+impl Backbone {
+    /// What its runs are timed with.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        if cfg!(unix) && self.options.intra_threads <= 1 { Clock::Thread } else { Clock::Wall }
+    }
+}
+
+impl Clock {
+    /// Looks at it.
+    #[must_use]
+    pub fn now(self) -> Moment {
+        Moment { wall: Instant::now(), thread: thread_time() }
+    }
+
+    /// What has been spent since, on the same thread.
+    #[must_use]
+    pub fn since(self, before: Moment) -> Duration {
+        match self {
+            Self::Thread => thread_time().saturating_sub(before.thread),
+            Self::Wall => before.wall.elapsed(),
+        }
+    }
+
+    /// Milliseconds that `run` takes.
+    pub(super) fn timed<E>(self, run: impl FnOnce() -> Result<(), E>) -> Result<f64, E> {
+        let before = self.now();
+        run()?;
+        Ok(self.since(before).as_secs_f64() * 1e3)
+    }
+}
+
+#[cfg(unix)]
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+}
+
+#[cfg(not(unix))]
+fn thread_time() -> Duration {
+    Duration::ZERO
+}
