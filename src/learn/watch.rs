@@ -32,6 +32,11 @@ fn bets(epsilon: f64) -> [f64; 4] {
     })
 }
 
+/// What one audit multiplies the wealth of a bet by.
+fn payoff(bet: f64, epsilon: f64, disagrees: bool) -> f64 {
+    1.0 + bet * (f64::from(u8::from(disagrees)) - epsilon)
+}
+
 impl Watch {
     /// `frames` is the expected number of frames between two false alarms, at least.
     pub(crate) fn new(epsilon: f64, frames: f64) -> Self {
@@ -52,10 +57,9 @@ impl Watch {
     pub(crate) fn observe(&mut self, disagrees: bool, frames: f64, mark: u64) -> Option<u64> {
         self.audits += 1;
         self.disagreements += u64::from(disagrees);
-        let x = f64::from(u8::from(disagrees));
         let share = frames.max(1.0) / self.bets.len() as f64;
         for (index, bet) in self.bets.into_iter().enumerate() {
-            let factor = 1.0 + bet * (x - self.epsilon);
+            let factor = payoff(bet, self.epsilon, disagrees);
             self.sums[index] = (self.sums[index] + share) * factor;
             if self.excursions[index] <= 0.0 {
                 self.excursions[index] = 0.0;
@@ -90,8 +94,8 @@ impl Doubt {
 
     /// Takes one audit since the suspicion: whether the policy's answer differs from the backbone's.
     pub(crate) fn observe(&mut self, disagrees: bool) {
-        let x = f64::from(u8::from(disagrees));
-        self.wealth.iter_mut().zip(self.bets).for_each(|(wealth, bet)| *wealth *= 1.0 + bet * (x - self.epsilon));
+        let bets = self.wealth.iter_mut().zip(self.bets);
+        bets.for_each(|(wealth, bet)| *wealth *= payoff(bet, self.epsilon, disagrees));
     }
 
     /// Whether the promise is in doubt.
