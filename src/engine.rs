@@ -10,6 +10,7 @@ use half::f16;
 use crate::backbone::{Backbone, BackboneError, LoadOptions, SplitChoice};
 use crate::heads::{Head, HeadError, HeadParts, Scratch};
 use crate::plan::{CostTable, ExitId, HEAD_HIDDEN};
+use crate::provider::Provider;
 
 /// Times that a head is timed.
 const ROUNDS: usize = 15;
@@ -47,8 +48,13 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::load`].
-    pub fn load_for(model: &Path, lanes: usize, threads: usize) -> Result<(Self, usize), BackboneError> {
-        let options = LoadOptions { intra_threads: threads.max(1), ..LoadOptions::default() };
+    pub fn load_for(
+        model: &Path,
+        lanes: usize,
+        threads: usize,
+        provider: &Provider,
+    ) -> Result<(Self, usize), BackboneError> {
+        let options = LoadOptions::on(provider, threads);
         if threads > 0 || lanes == 1 {
             return Ok((Self::load(model, &options)?, lanes));
         }

@@ -17,6 +17,7 @@ pub mod config;
 pub mod frame;
 pub mod plan;
 pub mod prediction;
+pub mod provider;
 
 // The way of a frame.
 pub mod ingest;

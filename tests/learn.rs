@@ -415,3 +415,27 @@ fn thread_cpu() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
+
+/// Goal: learning again after a change costs no copies, and what came before it is remembered where it still holds.
+#[test]
+fn what_came_before_a_change_teaches_beside_it() {
+    let after_alarm = |turned: f64, shift: f64| {
+        let mut world = World::new(17);
+        let mut fleet = Fleet::new(&world, quick());
+        for _ in 0..4000 {
+            let _ = fleet.step(&mut world, 0.0, &mut Unpaced);
+        }
+        assert!(!fleet.set.exits().is_empty(), "{:?}", fleet.learner.status());
+        world.shift = shift;
+        let mut steps = (0..20_000).map(|_| {
+            let _ = fleet.step(&mut world, turned, &mut Unpaced);
+            (fleet.set.exits().is_empty(), fleet.set.copies())
+        });
+        let (_, copies) = steps.find(|(off, _)| *off).expect("the alarm");
+        let back = steps.position(|(off, _)| !off);
+        assert!(back.is_some_and(|frames| frames < 3000), "back after {back:?}");
+        copies
+    };
+    assert_eq!(after_alarm(0.0, 1.5), 0, "the same features mean the same");
+    assert_eq!(usize::from(after_alarm(1.0, 0.0)), quick().copies, "they mean something else: as on the first day");
+}

@@ -15,7 +15,8 @@ impl Backbone {
         if self.plan.candidates.is_empty() {
             return Ok(());
         }
-        if self.options.split != SplitChoice::Plain {
+        // The optimised graph is made of the CPU's own kernels.
+        if self.options.split != SplitChoice::Plain && self.options.provider.is_cpu() {
             match optimised::optimise(&self.prepared, self.options.intra_threads) {
                 Ok(optimised) => self.optimised = Some(optimised),
                 Err(reason) => tracing::warn!(reason, "the optimised graph cannot be cut"),

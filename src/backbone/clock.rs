@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Backbone;
 
 /// A lane of one thread does all its work in the caller's: its processor time is the cost, whoever else keeps the machine busy
-/// while we measure. With more threads only the wall clock sees them all.
+/// while we measure. With more threads, or another provider than the CPU, only the wall clock sees all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clock {
     /// Processor time of the calling thread.
@@ -25,7 +25,8 @@ impl Backbone {
     /// What its runs are timed with.
     #[must_use]
     pub fn clock(&self) -> Clock {
-        if cfg!(unix) && self.options.intra_threads <= 1 { Clock::Thread } else { Clock::Wall }
+        let one_thread = self.options.intra_threads <= 1 && self.options.provider.is_cpu();
+        if cfg!(unix) && one_thread { Clock::Thread } else { Clock::Wall }
     }
 }
 

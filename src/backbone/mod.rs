@@ -1,13 +1,14 @@
 //! 4 · The backbone: the user's ONNX model, read, cut where it can be left, and run.
 //!
 //! `manifest` and `model` open files; `probe` asks ONNX Runtime for shapes; `reader`, `facts`, `graph`, `cuts`, `flops`,
-//! `pool` and `split` are pure; `session` and `runtime` alone use `ort`. Knows nothing of Kafka, of heads or of policies.
+//! `pool` and `split` are pure; `session`, `execution` and `runtime` alone use `ort`. Knows nothing of Kafka, of heads or of policies.
 
 mod chain;
 mod choice;
 mod clock;
 mod cuts;
 mod describe;
+mod execution;
 mod facts;
 mod folder;
 mod flops;
@@ -20,6 +21,7 @@ mod measure;
 mod model;
 mod onnx;
 mod optimised;
+mod options;
 mod pace;
 mod pool;
 mod prepare;
@@ -37,6 +39,7 @@ pub use clock::{Clock, Moment};
 pub use describe::{CutView, ModelView, TensorView};
 pub use lanes::LaneRates;
 pub use measure::Timing;
+pub use options::{LoadOptions, SplitChoice};
 
 use crate::cascade::EngineError;
 use crate::frame::InputSpec;
@@ -47,35 +50,7 @@ use model::ModelFile;
 use optimised::Optimised;
 use pace::Pace;
 use prepare::{Candidate, Prepared};
-use session::{Level, Session, SessionError};
-
-/// How to load a backbone.
-#[derive(Debug, Clone)]
-pub struct LoadOptions {
-    /// Threads within one operator, per lane.
-    pub intra_threads: usize,
-    /// Most candidate exits, at most eight.
-    pub max_candidates: usize,
-    /// How segments are made.
-    pub split: SplitChoice,
-}
-
-/// How segments are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SplitChoice {
-    /// Both ways are timed at load; the faster one that answers as the uncut model serves.
-    Measured,
-    /// The user's graph is cut, every segment optimised by itself.
-    Plain,
-    /// ONNX Runtime's optimised graph is cut; the plain way where that graph has no such cuts.
-    Optimised,
-}
-
-impl Default for LoadOptions {
-    fn default() -> Self {
-        Self { intra_threads: 1, max_candidates: 8, split: SplitChoice::Measured }
-    }
-}
+use session::{Session, SessionError};
 
 /// Why a backbone cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +90,9 @@ pub enum BackboneError {
         /// How many there are.
         candidates: usize,
     },
+    /// The runtime's library cannot execute on what was asked for.
+    #[error("{0}")]
+    Provider(String),
     /// A part of the model cannot be loaded.
     #[error("segment {segment} cannot be loaded: {reason}")]
     Segment {
@@ -139,6 +117,13 @@ impl BackboneError {
 
     fn model(path: &Path, reason: impl Into<String>) -> Self {
         Self::Model { path: path.to_owned(), reason: reason.into() }
+    }
+
+    fn provider(error: SessionError) -> Self {
+        match error {
+            SessionError::Runtime(error) => Self::Runtime(error),
+            SessionError::Ort(reason) => Self::Provider(reason),
+        }
     }
 
     fn segment(segment: usize, error: SessionError) -> Self {
@@ -178,6 +163,7 @@ impl Backbone {
     /// classifier. A model without usable cut points is no error: its plan has no candidates.
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Self, BackboneError> {
         runtime::init()?;
+        execution::check(&options.provider).map_err(BackboneError::provider)?;
         let manifest = Manifest::read(path)?;
         let file = ModelFile::read(&manifest.model).map_err(|error| manifest.unusable(error))?;
         let graph = file.model.graph.as_ref();
@@ -373,7 +359,7 @@ impl Backbone {
         split::add_features(&mut model, pooled.iter().map(|candidate| &candidate.pooling));
         let part = split::extract(&model, &self.prepared.input.tensor, start, ends)
             .map_err(|reason| BackboneError::Segment { segment, reason })?;
-        Session::load(&part, Level::All, self.options.intra_threads)
+        Session::load(&part, &self.options.provider, self.options.intra_threads)
             .map_err(|error| BackboneError::segment(segment, error))
     }
 }

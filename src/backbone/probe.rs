@@ -4,7 +4,7 @@
 
 use super::facts::{Facts, Seen};
 use super::onnx::{ModelProto, ValueInfoProto};
-use super::session::{Feed, Level, Session, SessionError};
+use super::session::{Feed, Session, SessionError};
 
 /// Shape tensors longer than this are no shapes.
 const SHAPE_LENGTH_MAX: usize = 16;
@@ -16,7 +16,7 @@ pub(super) fn probe(model: &ModelProto, dims: &[usize]) -> Result<Facts, Session
         let names: Vec<String> = graph.node.iter().flat_map(|node| node.makes().map(str::to_owned)).collect();
         graph.output = names.iter().map(|name| ValueInfoProto::named(name)).collect();
     }
-    let mut session = Session::load(&open, Level::AsIs, 1)?;
+    let mut session = Session::load_as_it_stands(&open)?;
     let frames = noise(2 * dims.iter().product::<usize>());
     let mut facts = Facts::default();
     let names: Vec<String> = session.outputs().to_vec();

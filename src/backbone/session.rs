@@ -1,4 +1,4 @@
-//! Sessions of ONNX Runtime and the tensors that they make. With [`super::runtime`] the only user of `ort`.
+//! Sessions of ONNX Runtime and the tensors that they make. With [`super::runtime`] and [`super::execution`] the only user of `ort`.
 //!
 //! A session that serves writes what it makes for a number of rows into the same tensors every time: making a tensor, and
 //! asking what was made, costs more than a small segment's fair share (ARCHITECTURE.md has the figures).
@@ -15,8 +15,10 @@ use ort::session::{
 use ort::value::{DynTensor, DynValue, TensorElementType, TensorRef};
 use prost::Message;
 
+use super::execution;
 use super::onnx::{DataType, ModelProto};
 use super::runtime::{self, RuntimeError};
+use crate::provider::Provider;
 
 /// Most bytes of tensors that a session keeps to write into. What does not fit comes from its arena, anew each time: of
 /// tensors that large the making is no part worth naming.
@@ -24,7 +26,7 @@ const KEPT_BYTES_MAX: usize = 32 << 20;
 
 /// How far ONNX Runtime may rewrite what it loads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Level {
+enum Level {
     /// Everything it knows, layouts of this CPU included.
     All,
     /// Nothing: the graph is run as it stands.
@@ -42,7 +44,7 @@ pub(super) enum SessionError {
 
 impl<T> From<ort::Error<T>> for SessionError {
     fn from(error: ort::Error<T>) -> Self {
-        Self::Ort(error.message().to_owned())
+        Self::Ort(error.message().trim_end().to_owned())
     }
 }
 
@@ -134,9 +136,15 @@ fn foreign(element: TensorElementType) -> SessionError {
 }
 
 impl Session {
-    /// Loads a model.
-    pub(super) fn load(model: &ModelProto, level: Level, threads: usize) -> Result<Self, SessionError> {
-        Self::commit(Self::builder(level, threads)?, model)
+    /// Loads a model to be asked about itself, not to be fast.
+    pub(super) fn load_as_it_stands(model: &ModelProto) -> Result<Self, SessionError> {
+        Self::commit(Self::builder(Level::AsIs, 1)?, model)
+    }
+
+    /// Loads a model, which ONNX Runtime rewrites as far as it can for what it is to run on.
+    pub(super) fn load(model: &ModelProto, provider: &Provider, threads: usize) -> Result<Self, SessionError> {
+        let builder = execution::register(Self::builder(Level::All, threads)?, provider, threads)?;
+        Self::commit(builder, model)
     }
 
     /// Rewrites a model as far as ONNX Runtime can, into a file.

@@ -1,6 +1,6 @@
 //! `offramp check`: everything that can be known to be wrong before a worker starts, all of it at once.
 
-use crate::backbone::{Backbone, LoadOptions, runtime};
+use crate::backbone::{Backbone, BackboneError, LoadOptions, runtime};
 use crate::config::{Config, ConfigError, Problem};
 use crate::kafka::{Clients, TopicError, TopicState, inspect_topics};
 
@@ -55,7 +55,7 @@ fn check_model(config: &Config, problems: &mut Vec<Problem>) {
         Err(error) => return failed("runtime", "ONNX Runtime", error.to_string(), problems),
     }
     let path = super::locate(&config.model);
-    match Backbone::load(&path, &LoadOptions::default()) {
+    match Backbone::load(&path, &LoadOptions::on(&config.engine.provider, 1)) {
         Ok(backbone) => {
             let plan = backbone.plan();
             let found = format!(
@@ -68,6 +68,7 @@ fn check_model(config: &Config, problems: &mut Vec<Problem>) {
             );
             passed("model", &found);
         }
+        Err(error @ BackboneError::Provider(_)) => failed("runtime", "engine.provider", error.to_string(), problems),
         Err(error) => failed("model", "model.path", error.to_string(), problems),
     }
 }

@@ -11,6 +11,7 @@ use super::arguments;
 use crate::backbone::{Backbone, CutView, LoadOptions, Timing};
 use crate::engine::Engine;
 use crate::plan::{ExitId, ExitPoint, Plan};
+use crate::provider::Provider;
 
 /// Batch sizes that are timed.
 const BATCHES: [usize; 3] = [1, 8, 32];
@@ -36,6 +37,9 @@ pub struct InspectArgs {
     /// Threads within one operator.
     #[arg(long, default_value_t = 1, value_parser = arguments::some)]
     pub threads: usize,
+    /// What runs the model: cpu, cuda, tensorrt or openvino, ONNX Runtime's options behind it (`cuda,device_id=1`).
+    #[arg(long, default_value_t, value_name = "NAME[,K=V]")]
+    pub provider: Provider,
 }
 
 /// Prints what is found, and writes the drawing.
@@ -43,7 +47,7 @@ pub struct InspectArgs {
 /// # Errors
 /// When the model cannot be loaded, an exit is unknown, or the drawing cannot be written.
 pub fn run(args: InspectArgs) -> anyhow::Result<()> {
-    let options = LoadOptions { intra_threads: args.threads, ..LoadOptions::default() };
+    let options = LoadOptions::on(&args.provider, args.threads);
     let backbone = Engine::load(&args.model, &options)?.backbone;
     let points = backbone.cut_points();
     if let Some(file) = &args.svg {

@@ -102,8 +102,9 @@ async fn start(mut config: Config) -> anyhow::Result<Running> {
         None => None,
     };
     let model = super::locate(&config.model);
-    let (lanes, threads) = (config.engine.lanes, config.engine.threads_per_lane);
-    let loading = tokio::task::spawn_blocking(move || Engine::load_for(&model, lanes, threads)).await;
+    let wanted = config.engine.clone();
+    let load = move || Engine::load_for(&model, wanted.lanes, wanted.threads_per_lane, &wanted.provider);
+    let loading = tokio::task::spawn_blocking(load).await;
     let (engine, lanes) = loading.context("loading panicked")?.map_err(unusable_model)?;
     config.engine.lanes = lanes;
     let telemetry = Arc::new(Telemetry::new(&config.name, engine.backbone.plan())?);
@@ -143,6 +144,7 @@ fn unusable_model(error: BackboneError) -> anyhow::Error {
         BackboneError::Read { .. } | BackboneError::Manifest { .. } | BackboneError::Model { .. } => {
             Problem::found("model.path", "model", error).into()
         }
+        BackboneError::Provider(_) => Problem::found("engine.provider", "runtime", error).into(),
         other => other.into(),
     }
 }

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::provider::Provider;
+
 mod layers;
 mod limits;
 
@@ -156,6 +158,8 @@ pub struct Engine {
     pub threads_per_lane: usize,
     /// Most frames in one run.
     pub max_batch: usize,
+    /// What runs the model.
+    pub provider: Provider,
     /// Most batches that may overtake a frame which waits behind an exit.
     pub overtaken_max: usize,
     /// Frames taken and not finished.

@@ -142,6 +142,11 @@ impl Window {
         self.entries.iter().skip(skip)
     }
 
+    /// Entries before this serial, in order.
+    pub(crate) fn before(&self, serial: u64) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.entries.range(..self.entries.partition_point(|entry| entry.serial < serial))
+    }
+
     /// The newest offset read from the log.
     pub(crate) fn last_position(&self) -> i64 {
         self.last_position.unwrap_or(i64::MIN)

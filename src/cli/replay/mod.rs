@@ -30,6 +30,7 @@ use crate::backbone::LoadOptions;
 use crate::engine::Engine;
 use crate::learn::LearnConfig;
 use crate::observe::logging;
+use crate::provider::Provider;
 use crate::source::{self, Label, Picture, SourceOptions};
 
 /// Arguments of `offramp replay`.
@@ -77,6 +78,9 @@ pub struct ReplayArgs {
     /// ONNX Runtime threads.
     #[arg(long, default_value_t = 1, value_parser = arguments::some)]
     pub threads: usize,
+    /// What runs the model: cpu, cuda, tensorrt or openvino, ONNX Runtime's options behind it (`cuda,device_id=1`).
+    #[arg(long, default_value_t, value_name = "NAME[,K=V]")]
+    pub provider: Provider,
     /// Do not train on mirrored and shifted copies of audited frames.
     #[arg(long)]
     pub no_copies: bool,
@@ -147,7 +151,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
 }
 
 fn engine(args: &ReplayArgs) -> anyhow::Result<Engine> {
-    let options = LoadOptions { intra_threads: args.threads, ..LoadOptions::default() };
+    let options = LoadOptions::on(&args.provider, args.threads);
     let model = super::locate(&args.model);
     if args.costs == Costs::Flops {
         return Ok(Engine::load_unmeasured(&model, &options)?);

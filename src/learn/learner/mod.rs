@@ -82,10 +82,13 @@ pub struct Learner {
     costs: CostTable,
     config: LearnConfig,
     window: Window,
-    /// Samples before this serial belong to a time whose promise broke; they train nothing any more.
+    /// Samples before this serial belong to a time whose promise broke. They certify nothing and choose nothing any more,
+    /// and teach only beside newer ones.
     epoch: u64,
-    /// The same as an offset in the samples log; what is older is not even kept.
+    /// The same as an offset in the samples log.
     log_from: i64,
+    /// Whether what came before that time teaches beside what came after it; copies are not needed then.
+    recalls: bool,
     /// The newest offset when the policy in force was made: what is older may have trained it and cannot test it.
     policy_position: i64,
     /// Audits since then, copies not counted.
@@ -132,6 +135,7 @@ impl Learner {
             config,
             epoch: 0,
             log_from: i64::MIN,
+            recalls: false,
             policy_position: i64::MIN,
             audits: 0,
             last_trained: 0,
@@ -167,13 +171,14 @@ impl Learner {
         let (from, position) = set.log();
         if log_end > from.max(position) {
             (self.log_from, self.policy_position) = (from, position);
+            self.recalls = from > i64::MIN && set.copies() == 0;
         }
         if !set.exits().is_empty() {
             self.force = Some(Version::resumed(&set, self.window.next_serial(), self.policy_position));
             self.state = PolicyState::Certified;
             // The grown make no copies; the audit rate may be low or high for other reasons.
             let calm = set.audit_rate() < self.config.audit_young;
-            self.grown = if self.config.copies > 0 { set.copies() == 0 } else { calm };
+            self.grown = if self.copies() > 0 { set.copies() == 0 } else { calm };
         }
         self.watched_to = self.window.next_serial();
         self.audit_limit = set.audit_limit();
@@ -201,12 +206,11 @@ impl Learner {
     /// # Errors
     /// When the sample is not to be used; it is then forgotten.
     pub fn observe(&mut self, sample: Sample, position: i64) -> Result<(), SampleRejection> {
-        if position < self.log_from {
-            return Ok(());
-        }
         let original = !sample.is_copy();
         self.window.push(sample, position)?;
-        if original {
+        if position < self.log_from {
+            self.epoch = self.window.next_serial();
+        } else if original {
             self.audits += 1;
             self.suspicion = self.suspicion.saturating_sub(1);
         }
@@ -294,6 +298,7 @@ impl Learner {
         self.alarms += 1;
         self.alarmed_at = (self.watch.audits, self.watch.disagreements);
         self.epoch = mark.max(self.window.front_serial());
+        self.recalls = self.is_right_mostly();
         self.log_from = self.window.since(self.epoch).next().map_or(self.log_from, |entry| entry.position);
         self.audits = self.originals().count();
         self.last_trained = 0;
@@ -306,6 +311,21 @@ impl Learner {
         self.refresh_reference = false;
         self.state = PolicyState::Alarm;
         self.publish(Vec::new(), Vec::new(), None)
+    }
+
+    /// Whether the exits in force still give the backbone's answer more often than not. If they do not, the same features mean
+    /// something else now, and samples from before the change would teach what is wrong.
+    fn is_right_mostly(&mut self) -> bool {
+        let (mut right, mut wrong) = (0, 0);
+        for entry in self.window.since(self.epoch).filter(|entry| !entry.sample.is_copy()) {
+            let features = |candidate| entry.sample.features(candidate);
+            match self.set.path_stored(features, &mut self.scratch) {
+                Some(answer) if answer.class == entry.sample.answer() => right += 1,
+                Some(_) => wrong += 1,
+                None => {}
+            }
+        }
+        right > wrong
     }
 
     /// Lets all versions judge the samples that they have not seen.

@@ -160,7 +160,7 @@ impl Learner {
         wanted.min(self.audit_limit)
     }
 
-    fn copies(&self) -> u8 {
-        if self.grown { 0 } else { u8::try_from(self.config.copies).unwrap_or(u8::MAX) }
+    pub(super) fn copies(&self) -> u8 {
+        if self.grown || self.recalls { 0 } else { u8::try_from(self.config.copies).unwrap_or(u8::MAX) }
     }
 }

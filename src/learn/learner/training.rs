@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::heads::Head;
 use crate::learn::certify::CandidateHead;
 use crate::learn::rng::mix;
+use crate::learn::sample::Sample;
 use crate::learn::select;
 use crate::learn::trainer::{TrainStep, Training};
 use crate::learn::version::{self, Version};
@@ -13,6 +14,9 @@ use crate::learn::window::Entry;
 use crate::plan::CostTable;
 
 use super::{Learner, Pace, Pending, Step, TUNE_LEAST, TUNE_SHARE, WAITING_MAX};
+
+/// Samples from before a change that teach beside each audit from after it: as many as there are copies of one.
+const RECALLED: usize = 3;
 
 impl Learner {
     /// Begins the next version when there are enough new audits; false if there is nothing to train.
@@ -81,9 +85,19 @@ impl Learner {
             let part = if tunes(entry) { &mut tune } else { &mut train };
             part.push(Arc::clone(&entry.sample));
         }
+        for sample in self.before_the_change(trained) {
+            frames.extend(sample.frame());
+            train.push(sample);
+        }
         let seed = mix(self.config.seed.wrapping_add(self.versions + 1));
         let training = Training::new(&self.plan, &self.config, train, tune, seed)?;
         Some(Pending { training, trained, frames, next_serial })
+    }
+
+    /// The newest samples from before the change, so many to each audit that came after it.
+    fn before_the_change(&self, audits: usize) -> impl Iterator<Item = Arc<Sample>> {
+        let most = if self.recalls { RECALLED * audits } else { 0 };
+        self.window.before(self.epoch).rev().take(most).map(|entry| Arc::clone(&entry.sample))
     }
 
     /// Trains on; a finished training becomes a version that waits for its certificate.
