@@ -66,7 +66,7 @@ pub struct Policy {
     /// always there: a hundred confidences are needed for one, and without it nobody suspects anything.
     pub reference: Option<Reference>,
     /// Most of all frames that may be audited, in (0, 1]: a worker that is suspicious stays within what the fleet may make
-    /// of samples. Last in the record, because records of format 1 end before it.
+    /// of samples.
     pub audit_limit: f64,
 }
 

@@ -6,7 +6,8 @@
 //! magic "OFRS" | format u16 | kind u8 | flags u8 | backbone [32] | plan [32] | sequence u64 | length u32 |
 //! blake3 of the payload [32] | payload | HMAC-SHA256 of everything before it [32], when flag 1 is set
 //! ```
-//! Numbers are little-endian. Format 2 added the limit of audits to the policy; format 1 is read as well.
+//! Numbers are little-endian. A format stands for the arithmetic of the heads too: those of formats 1 and 2 were certified by sums
+//! of floats, and would decide a little otherwise here.
 
 use half::f16;
 use hmac::{Hmac, KeyInit, Mac};
@@ -19,9 +20,7 @@ use crate::heads::{Head, Policy};
 use crate::plan::{ExitId, Fingerprint, Plan};
 
 const MAGIC: [u8; 4] = *b"OFRS";
-const FORMAT: u16 = 2;
-/// Oldest format that is read.
-const FORMAT_OLDEST: u16 = 1;
+const FORMAT: u16 = 3;
 const FLAG_SIGNED: u8 = 1;
 const MAC_BYTES: usize = 32;
 const HEADER_BYTES: usize = 4 + 2 + 1 + 1 + 32 + 32 + 8 + 4 + 32;
@@ -86,7 +85,9 @@ pub enum SnapshotRejection {
     #[error("not a snapshot: {0}")]
     Magic(&'static str),
     /// Written by a version of this program with another format.
-    #[error("format {found}, this program reads {FORMAT_OLDEST} to {FORMAT}: upgrade the older workers")]
+    #[error(
+        "format {found}, this program reads {FORMAT}: run one version in a fleet; what another learned is learned anew"
+    )]
     Version {
         /// The record's format.
         found: u16,
@@ -265,7 +266,6 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], SnapshotRejection>
 
 /// An envelope taken apart; only its form is checked.
 struct Envelope<'a> {
-    format: u16,
     header: RecordHeader,
     checksum: [u8; 32],
     payload: &'a [u8],
@@ -282,7 +282,7 @@ fn open(value: &[u8]) -> Result<Envelope<'_>, SnapshotRejection> {
         return Err(SnapshotRejection::Magic("other first bytes"));
     }
     let format = u16::from_le_bytes(take(&mut rest)?);
-    if !(FORMAT_OLDEST..=FORMAT).contains(&format) {
+    if format != FORMAT {
         return Err(SnapshotRejection::Version { found: format });
     }
     let [kind, flags] = take::<2>(&mut rest)?;
@@ -303,7 +303,7 @@ fn open(value: &[u8]) -> Result<Envelope<'_>, SnapshotRejection> {
         return Err(SnapshotRejection::Magic("its length is not what it says"));
     }
     let (payload, tag) = rest.split_at(header.payload_bytes);
-    Ok(Envelope { format, header, checksum, payload, tag })
+    Ok(Envelope { header, checksum, payload, tag })
 }
 
 /// What an envelope says about itself, unverified.
@@ -324,7 +324,7 @@ pub fn decode(
     value: &[u8],
     key: Option<&HmacKey>,
 ) -> Result<Snapshot, SnapshotRejection> {
-    let Envelope { format, header, checksum, payload, tag } = open(value)?;
+    let Envelope { header, checksum, payload, tag } = open(value)?;
     if header.backbone != plan.backbone {
         return Err(SnapshotRejection::Fingerprint("backbone"));
     }
@@ -346,23 +346,13 @@ pub fn decode(
     match kind {
         RecordKind::Head(exit) => decode_head(plan, exit, header.sequence, payload).map(Box::new).map(Snapshot::Head),
         RecordKind::Policy => {
-            let policy = decode_policy(format, payload)?;
+            let policy: Policy = codec::decode(payload).map_err(|why| SnapshotRejection::Payload(why.to_string()))?;
             match policy.fault(plan.candidates.len()) {
                 Some(fault) => Err(SnapshotRejection::Number(format!("the policy has {fault}"))),
                 None => Ok(Snapshot::Policy { sequence: header.sequence, policy }),
             }
         }
     }
-}
-
-fn decode_policy(format: u16, payload: &[u8]) -> Result<Policy, SnapshotRejection> {
-    let refuse = |why: codec::CodecError| SnapshotRejection::Payload(why.to_string());
-    if format > 1 {
-        return codec::decode(payload).map_err(refuse);
-    }
-    // Fields follow each other: a policy of format 1 is one of format 2 without its last field. It knew no limit.
-    let no_limit = 1.0_f64.to_le_bytes();
-    codec::decode(&[payload, no_limit.as_slice()].concat()).map_err(refuse)
 }
 
 fn decode_head(plan: &Plan, exit: ExitId, sequence: u64, payload: &[u8]) -> Result<Head, SnapshotRejection> {
