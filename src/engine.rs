@@ -102,7 +102,8 @@ pub fn unlearned_head(width: usize, classes: usize) -> Result<Head, HeadError> {
 }
 
 /// Times such a head with the code that serves; milliseconds per frame.
-fn head_ms(width: usize, classes: usize, batch: usize) -> f64 {
+#[must_use]
+pub fn head_ms(width: usize, classes: usize, batch: usize) -> f64 {
     // A width that no head can have is not for sale.
     let Ok(head) = unlearned_head(width, classes) else { return f64::MAX };
     let features: Vec<f32> = (0..batch * width).map(wave).collect();

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::arguments;
 use crate::backbone::{Backbone, CutView, LoadOptions, Timing};
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use crate::plan::{ExitId, ExitPoint, Plan};
 use crate::provider::Provider;
 
@@ -59,7 +59,7 @@ pub fn run(args: InspectArgs) -> anyhow::Result<()> {
     };
     let mut timings = BTreeMap::new();
     for batch in BATCHES {
-        timings.insert(batch, backbone.time(&exits, batch)?);
+        timings.insert(batch, Times { model: backbone.time(&exits, batch)?, head_ms: head_ms(backbone.plan(), batch) });
     }
     if args.json {
         println!("{}", as_json(&backbone, &points, &exits, &timings));
@@ -67,6 +67,18 @@ pub fn run(args: InspectArgs) -> anyhow::Result<()> {
         print!("{}", as_table(&backbone, &points, &exits, &timings));
     }
     Ok(())
+}
+
+/// Milliseconds per frame at one batch size.
+struct Times {
+    model: Timing,
+    /// A head of the widest candidate; none without candidates.
+    head_ms: Option<f64>,
+}
+
+fn head_ms(plan: &Plan, batch: usize) -> Option<f64> {
+    let widest = plan.candidates.iter().map(|candidate| candidate.feature_width).max()?;
+    Some(engine::head_ms(widest, plan.classes(), batch))
 }
 
 /// Three candidates, evenly over the list.
@@ -84,7 +96,7 @@ fn as_json(
     backbone: &Backbone,
     points: &[CutView],
     exits: &[ExitId],
-    timings: &BTreeMap<usize, Timing>,
+    timings: &BTreeMap<usize, Times>,
 ) -> serde_json::Value {
     let candidates = backbone.plan().candidates.iter().map(|point| {
         json!({"exit": point.exit, "tensor": point.tensor, "flops_fraction": point.flops_fraction,
@@ -94,17 +106,19 @@ fn as_json(
     let segments = (0..=exits.len()).map(|segment| {
         let ms: BTreeMap<String, Option<f64>> = timings
             .iter()
-            .map(|(batch, timing)| (batch.to_string(), timing.segments_ms.get(segment).copied()))
+            .map(|(batch, times)| (batch.to_string(), times.model.segments_ms.get(segment).copied()))
             .collect();
         json!({"ms": ms, "rows": rows.get(segment)})
     });
-    let ratio: BTreeMap<String, f64> =
-        timings.iter().map(|(batch, timing)| (batch.to_string(), timing.ratio)).collect();
+    let by_batch = |figure: fn(&Times) -> Option<f64>| -> BTreeMap<String, Option<f64>> {
+        timings.iter().map(|(batch, times)| (batch.to_string(), figure(times))).collect()
+    };
     json!({"model": backbone.view(), "cut_points": points, "candidates": candidates.collect::<Vec<_>>(),
-           "segments": segments.collect::<Vec<_>>(), "split_over_whole": ratio})
+           "segments": segments.collect::<Vec<_>>(), "split_over_whole": by_batch(|times| Some(times.model.ratio)),
+           "head_ms": by_batch(|times| times.head_ms)})
 }
 
-fn as_table(backbone: &Backbone, points: &[CutView], exits: &[ExitId], timings: &BTreeMap<usize, Timing>) -> String {
+fn as_table(backbone: &Backbone, points: &[CutView], exits: &[ExitId], timings: &BTreeMap<usize, Times>) -> String {
     let (view, plan) = (backbone.view(), backbone.plan());
     let mut out = String::new();
     // Borrows its text: rustc 1.95 and 1.96 drop equal constants that a closure takes by value twice
@@ -151,12 +165,14 @@ fn as_table(backbone: &Backbone, points: &[CutView], exits: &[ExitId], timings: 
     line("");
     let cut = exits.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     line(&format!("milliseconds per frame, cut at [{cut}]: medians, in turns with the uncut model"));
-    line("batch   whole   split/whole   segments");
-    for (batch, timing) in timings {
+    line("batch   whole   split/whole    head   segments");
+    for (batch, Times { model: timing, head_ms }) in timings {
+        let head = head_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.4}"));
         let segments = timing.segments_ms.iter().map(|ms| format!("{ms:.3}")).collect::<Vec<_>>().join("  ");
-        line(&format!("{batch:>5}{:>8.3}{:>14.3}   {segments}", timing.whole_ms, timing.ratio));
+        line(&format!("{batch:>5}{:>8.3}{:>14.3}{head:>8}   {segments}", timing.whole_ms, timing.ratio));
     }
     let rows: Vec<String> = backbone.best_rows(exits).iter().map(ToString::to_string).collect();
+    line("head: one of the widest candidate, beside the model; the pooling of its features is in the segments");
     line(&format!("each segment runs so many frames at a time, or fewer: {}", rows.join(", ")));
     out
 }
