@@ -204,7 +204,8 @@ impl Head {
         let rows = features.chunks_exact(self.width()).zip(scratch.outputs.chunks_exact(self.parts.b2.len()));
         for (at, (row, outputs)) in rows.enumerate() {
             // `max(NaN, 0)` is 0, so the ReLU would launder a NaN into a confident answer.
-            let sound = row.iter().all(|value| value.is_finite());
+            // All are looked at: without a way out a register of them is looked at at once.
+            let sound = row.iter().fold(true, |sound, value| sound & value.is_finite());
             each(at, sound.then(|| self.softmax(outputs)).flatten().unwrap_or_else(|| self.nothing()));
         }
     }
