@@ -103,19 +103,16 @@ fn as_json(
                "feature_width": point.feature_width, "head_flops": point.head_flops})
     });
     let rows = backbone.best_rows(exits);
-    let segments = (0..=exits.len()).map(|segment| {
-        let ms: BTreeMap<String, Option<f64>> = timings
-            .iter()
-            .map(|(batch, times)| (batch.to_string(), times.model.segments_ms.get(segment).copied()))
-            .collect();
-        json!({"ms": ms, "rows": rows.get(segment)})
-    });
-    let by_batch = |figure: fn(&Times) -> Option<f64>| -> BTreeMap<String, Option<f64>> {
+    let by_batch = |figure: &dyn Fn(&Times) -> Option<f64>| -> BTreeMap<String, Option<f64>> {
         timings.iter().map(|(batch, times)| (batch.to_string(), figure(times))).collect()
     };
+    let segments = (0..=exits.len()).map(|segment| {
+        let ms = by_batch(&|times| times.model.segments_ms.get(segment).copied());
+        json!({"ms": ms, "rows": rows.get(segment)})
+    });
     json!({"model": backbone.view(), "cut_points": points, "candidates": candidates.collect::<Vec<_>>(),
-           "segments": segments.collect::<Vec<_>>(), "split_over_whole": by_batch(|times| Some(times.model.ratio)),
-           "head_ms": by_batch(|times| times.head_ms)})
+           "segments": segments.collect::<Vec<_>>(), "split_over_whole": by_batch(&|times| Some(times.model.ratio)),
+           "head_ms": by_batch(&|times| times.head_ms)})
 }
 
 fn as_table(backbone: &Backbone, points: &[CutView], exits: &[ExitId], timings: &BTreeMap<usize, Times>) -> String {

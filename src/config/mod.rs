@@ -156,10 +156,10 @@ pub struct Engine {
     pub lanes: usize,
     /// ONNX Runtime threads in a lane; 0 after proving: a lane per core or one lane on all of them, as measured at load.
     pub threads_per_lane: usize,
-    /// Most frames in one run.
-    pub max_batch: usize,
     /// What runs the model.
     pub provider: Provider,
+    /// Most frames in one run.
+    pub max_batch: usize,
     /// Most batches that may overtake a frame which waits behind an exit.
     pub overtaken_max: usize,
     /// Frames taken and not finished.

@@ -1,8 +1,7 @@
 //! A head's first layer in whole numbers: features and weights of 16 bits, sums of 32.
 //!
 //! Whole sums are exact in any order: replicas on different machines get the same bits, with the widest registers of each, and a
-//! processor takes twice as many products of 16 bits at a time as of floats. What rounding costs is far below what samples lose
-//! by storing features in 16 bits.
+//! processor takes twice as many products of 16 bits at a time as of floats. What is certified is certified with the rounding.
 
 #![allow(clippy::inline_always, reason = "what is not inlined is not compiled for the registers that were picked")]
 
@@ -10,7 +9,7 @@ use half::f16;
 use pulp::Arch;
 
 /// Hidden units of a block: a block's sums stay in registers while the features pass.
-pub(super) const LANE: usize = 32;
+const LANE: usize = 32;
 /// Features whose weights are used at once: 16 kB, half of the smallest first-level cache about.
 const TILE: usize = 256;
 /// Steps to a standard deviation.

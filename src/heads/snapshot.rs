@@ -11,6 +11,7 @@
 
 use half::f16;
 use hmac::{Hmac, KeyInit, Mac};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
@@ -346,7 +347,7 @@ pub fn decode(
     match kind {
         RecordKind::Head(exit) => decode_head(plan, exit, header.sequence, payload).map(Box::new).map(Snapshot::Head),
         RecordKind::Policy => {
-            let policy: Policy = codec::decode(payload).map_err(|why| SnapshotRejection::Payload(why.to_string()))?;
+            let policy: Policy = unpack(payload)?;
             match policy.fault(plan.candidates.len()) {
                 Some(fault) => Err(SnapshotRejection::Number(format!("the policy has {fault}"))),
                 None => Ok(Snapshot::Policy { sequence: header.sequence, policy }),
@@ -355,8 +356,12 @@ pub fn decode(
     }
 }
 
+fn unpack<T: DeserializeOwned>(payload: &[u8]) -> Result<T, SnapshotRejection> {
+    codec::decode(payload).map_err(|why| SnapshotRejection::Payload(why.to_string()))
+}
+
 fn decode_head(plan: &Plan, exit: ExitId, sequence: u64, payload: &[u8]) -> Result<Head, SnapshotRejection> {
-    let snapshot: HeadSnapshot = codec::decode(payload).map_err(|why| SnapshotRejection::Payload(why.to_string()))?;
+    let snapshot: HeadSnapshot = unpack(payload)?;
     if snapshot.exit != exit.0 {
         return Err(SnapshotRejection::Fingerprint("exit"));
     }

@@ -268,8 +268,7 @@ impl Learner {
                 let window = self.monitor.observe(self.set.version(), reference, sure);
                 suspicious |= window.is_some() && self.monitor.is_suspicious();
             }
-            let answer = self.set.path_stored(|candidate| sample.features(candidate), &mut self.scratch);
-            let disagrees = answer.is_some_and(|answer| answer.class != sample.answer());
+            let disagrees = exits_are_right(&self.set, sample, &mut self.scratch) == Some(false);
             self.doubt.observe(disagrees);
             let mark = self.watch.observe(disagrees, f64::from(sample.weight()), entry.serial);
             if mark.is_some() {
@@ -317,14 +316,15 @@ impl Learner {
     /// something else now, and samples from before the change would teach what is wrong.
     fn is_right_mostly(&mut self) -> bool {
         let (mut right, mut wrong) = (0, 0);
-        for entry in self.window.since(self.epoch).filter(|entry| !entry.sample.is_copy()) {
-            let features = |candidate| entry.sample.features(candidate);
-            match self.set.path_stored(features, &mut self.scratch) {
-                Some(answer) if answer.class == entry.sample.answer() => right += 1,
-                Some(_) => wrong += 1,
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for entry in self.originals() {
+            match exits_are_right(&self.set, &entry.sample, &mut scratch) {
+                Some(true) => right += 1,
+                Some(false) => wrong += 1,
                 None => {}
             }
         }
+        self.scratch = scratch;
         right > wrong
     }
 
@@ -398,4 +398,10 @@ impl Learner {
         let allowed = if path.certificate.n >= 2 * held.n { FIRMER_MAY_COST } else { self.config.hysteresis };
         cost < present * allowed
     }
+}
+
+/// Whether these exits would have given the backbone's answer to an audited frame; `None` where it goes all the way.
+fn exits_are_right(set: &HeadSet, sample: &Sample, scratch: &mut Scratch) -> Option<bool> {
+    let answer = set.path_stored(|candidate| sample.features(candidate), scratch)?;
+    Some(answer.class == sample.answer())
 }
