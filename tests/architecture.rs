@@ -67,7 +67,7 @@ const CONFINED: &[(&str, &[&str])] = &[
             "cli/heads.rs",
         ],
     ),
-    ("ort", &["backbone/session.rs", "backbone/runtime.rs", "backbone/execution.rs"]),
+    ("ort", &["backbone/session.rs", "backbone/tensor.rs", "backbone/runtime.rs", "backbone/execution.rs"]),
     ("metrics", &["observe"]),
     ("metrics_process", &["observe"]),
     ("metrics_exporter_prometheus", &["observe"]),

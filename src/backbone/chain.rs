@@ -1,7 +1,11 @@
 //! What a lane owns: the backbone cut at some exits, and the whole backbone with every candidate's features.
 
+use std::ops::Range;
+
+use super::blocked::Blocked;
 use super::manifest::Scores;
-use super::session::{Buffer, Feed, Held, Session, SessionError};
+use super::session::{Session, SessionError};
+use super::tensor::{Buffer, Feed, Held};
 use crate::cascade::{AuditOutput, Auditor, EngineError, Segments, StepOutput};
 use crate::plan::ExitId;
 
@@ -17,8 +21,8 @@ pub(super) struct Runner {
     batches: bool,
     /// Most rows in one part.
     most: usize,
-    /// What was made last: one list for the whole batch, or one per row where the graph takes no batches.
-    made: Vec<Vec<Buffer>>,
+    /// What was made last, row by row, where the graph takes no batches; where it does, the session has it.
+    by_row: Vec<Vec<Buffer>>,
     /// Shown outputs of several parts, put together.
     gathered: Option<Vec<Vec<f32>>>,
 }
@@ -26,7 +30,7 @@ pub(super) struct Runner {
 /// Where a runner's rows come from, and the first of them.
 enum Source<'a> {
     Frames(&'a [f32], usize),
-    Before(&'a [Vec<Buffer>], usize),
+    Before(&'a Runner, usize),
     Held(&'a Held, usize),
 }
 
@@ -34,7 +38,7 @@ impl Runner {
     /// `most` rows are run at a time; one, where the graph takes no batches.
     pub(super) fn new(session: Session, dims: Vec<usize>, widths: Vec<usize>, batches: bool, most: usize) -> Self {
         let most = if batches { most.max(1) } else { 1 };
-        Self { session, dims, widths, batches, most, made: Vec::new(), gathered: None }
+        Self { session, dims, widths, batches, most, by_row: Vec::new(), gathered: None }
     }
 
     fn row(&self) -> usize {
@@ -43,7 +47,7 @@ impl Runner {
 
     fn run(&mut self, source: &Source<'_>, rows: usize) -> Result<(), SessionError> {
         // The old tensors go first, so that the arena can give their memory to the new ones.
-        self.made.clear();
+        self.by_row.clear();
         if self.batches && rows <= self.most {
             self.gathered = None;
             return self.run_rows(source, 0, rows);
@@ -52,13 +56,9 @@ impl Runner {
         gathered.resize(self.widths.len(), Vec::new());
         gathered.iter_mut().for_each(Vec::clear);
         for first in (0..rows).step_by(self.most) {
-            // A part's tensors are written over by the next one's; single rows' stay, the next segment reads them.
-            if self.batches {
-                self.made.clear();
-            }
             self.run_rows(source, first, self.most.min(rows - first))?;
             for (at, gathered) in gathered.iter_mut().enumerate() {
-                gathered.extend_from_slice(shown(&self.made, self.widths.len(), at)?);
+                gathered.extend_from_slice(self.newest(at)?);
             }
         }
         self.gathered = Some(gathered);
@@ -70,54 +70,70 @@ impl Runner {
         let row = self.row();
         let feed = match source {
             Source::Frames(frames, first) => Feed::Frames(frames.get((first + at) * row..).ok_or_else(missing)?),
-            Source::Before(made, first) if self.batches => {
-                Feed::Rows(made.last().and_then(|list| list.first()).ok_or_else(missing)?, (first + at) * row)
-            }
-            Source::Before(made, first) => {
-                Feed::Rows(made.get(first + at).and_then(|list| list.first()).ok_or_else(missing)?, 0)
+            Source::Before(before, first) => {
+                let (list, from) = before.lies(first + at);
+                Feed::Rows(list.first().ok_or_else(missing)?, from * row)
             }
             Source::Held(held, first) => Feed::Held(held, (first + at) * row),
         };
         // Row by row every row's outputs stay until the next batch: none may be written over.
         let made = if self.batches {
-            self.session.run_again(&feed, rows, &self.dims)?
+            self.session.run_again(&feed, rows, &self.dims)?;
+            self.session.made()
         } else {
-            self.session.run(&feed, rows, &self.dims)?
+            self.by_row.push(self.session.run(&feed, rows, &self.dims)?);
+            self.by_row.last().map_or(&[][..], Vec::as_slice)
         };
         for (buffer, width) in made.iter().rev().zip(self.widths.iter().rev()) {
             if buffer.shape().first() != Some(&rows) || buffer.shape().iter().product::<usize>() != rows * width {
                 return Err(SessionError::Ort(format!("gave {:?} for {rows} rows of {width}", buffer.shape())));
             }
         }
-        self.made.push(made);
         Ok(())
+    }
+
+    /// Where a row of what was made last lies: in these tensors, so many rows behind their beginning.
+    fn lies(&self, row: usize) -> (&[Buffer], usize) {
+        if self.batches {
+            return (self.session.made(), row);
+        }
+        (self.by_row.get(row).map_or(&[], Vec::as_slice), 0)
+    }
+
+    /// Where these rows of what is carried on lie: of a batch in one tensor, else each in its own.
+    fn carried(&self, rows: Range<usize>) -> impl Iterator<Item = (&Buffer, Range<usize>)> {
+        let step = if self.batches { rows.len().max(1) } else { 1 };
+        rows.step_by(step).filter_map(move |first| {
+            let (list, from) = self.lies(first);
+            Some((list.first()?, from..from + step))
+        })
     }
 
     /// The values of a shown output, `rows x width`.
     fn shown(&self, at: usize) -> Result<&[f32], SessionError> {
         match &self.gathered {
             Some(gathered) => Ok(gathered.get(at).map_or(&[], Vec::as_slice)),
-            None => shown(&self.made, self.widths.len(), at),
+            None => self.newest(at),
         }
+    }
+
+    /// The same of the newest part alone.
+    fn newest(&self, at: usize) -> Result<&[f32], SessionError> {
+        let (list, _) = self.lies(self.by_row.len().saturating_sub(1));
+        let first = list.len().saturating_sub(self.widths.len());
+        list.get(first + at).map_or(Ok(&[]), Buffer::floats)
     }
 
     /// Keeps these rows of what is carried on; `row` elements each.
     fn compact(&mut self, row: usize, keep: &[usize]) -> Result<(), SessionError> {
         if self.batches {
-            let carried = self.made.first_mut().and_then(|list| list.first_mut());
+            let carried = self.session.made_mut().first_mut();
             return carried.map_or(Ok(()), |buffer| buffer.compact(row, keep));
         }
-        let made = self.made.len();
-        keep.iter().enumerate().filter(|(_, from)| **from < made).for_each(|(to, &from)| self.made.swap(to, from));
+        let made = self.by_row.len();
+        keep.iter().enumerate().filter(|(_, from)| **from < made).for_each(|(to, &from)| self.by_row.swap(to, from));
         Ok(())
     }
-}
-
-/// One of the shown outputs, of which there are `count`, of the newest part.
-fn shown(made: &[Vec<Buffer>], count: usize, at: usize) -> Result<&[f32], SessionError> {
-    let list = made.last().map_or(&[][..], Vec::as_slice);
-    let first = list.len().saturating_sub(count);
-    list.get(first + at).map_or(Ok(&[]), Buffer::floats)
 }
 
 /// Rows that wait between two segments: those of the newest run where it made them, older ones put together in front.
@@ -133,18 +149,14 @@ pub(super) struct Queue {
 
 impl Queue {
     /// Puts what still lies where the segment before made it, `row` elements each, behind what is held: that place is needed.
-    fn hold(&mut self, made: &[Vec<Buffer>], row: usize, batches: bool) -> Result<(), SessionError> {
+    fn hold(&mut self, before: &Runner, row: usize) -> Result<(), SessionError> {
         let gone = std::mem::take(&mut self.gone);
         let skipped = if self.held_rows > 0 { 0 } else { gone };
         self.held.drop_front((gone - skipped) * row);
         self.held_rows -= gone - skipped;
         let rows = std::mem::take(&mut self.here) - skipped;
-        if batches {
-            let made = made.last().and_then(|list| list.first()).filter(|_| rows > 0);
-            made.map_or(Ok(()), |buffer| self.held.append(buffer, skipped * row, rows * row))?;
-        } else {
-            let lists = made.iter().skip(skipped).take(rows);
-            lists.filter_map(|list| list.first()).try_for_each(|buffer| self.held.append(buffer, 0, row))?;
+        for (buffer, rows) in before.carried(skipped..skipped + rows) {
+            self.held.append(buffer, rows.start * row, rows.len() * row)?;
         }
         self.held_rows += rows;
         Ok(())
@@ -155,9 +167,9 @@ impl Queue {
         self.held_rows == 0 || rows <= self.held_rows - self.gone
     }
 
-    /// Where the first rows are; `made` is what the segment before made last.
-    fn front<'a>(&'a self, made: &'a [Vec<Buffer>]) -> Source<'a> {
-        if self.held_rows > 0 { Source::Held(&self.held, self.gone) } else { Source::Before(made, self.gone) }
+    /// Where the first rows are, if they are not with the segment before.
+    fn front<'a>(&'a self, before: &'a Runner) -> Source<'a> {
+        if self.held_rows > 0 { Source::Held(&self.held, self.gone) } else { Source::Before(before, self.gone) }
     }
 
     /// Takes the first `rows` out, which lie in one place.
@@ -180,14 +192,40 @@ impl Queue {
 #[derive(Debug)]
 pub(super) struct Stage {
     runner: Runner,
+    /// What its features are pooled by, if not by its graph; and those of the newest run.
+    pooled: Option<(Blocked, Vec<f32>)>,
     /// How many rows it runs best.
     best: usize,
 }
 
+/// What a segment shows.
+pub(super) enum Shown {
+    /// An output of its graph, values a row.
+    Width(usize),
+    /// What is pooled of the tensor that it carries on.
+    Pooled(Blocked),
+}
+
 impl Stage {
-    /// A segment that gives the carried tensor first (unless it is the last), then what is shown, `width` values a row.
-    pub(super) fn new(session: Session, dims: Vec<usize>, width: usize, batches: bool, best: usize) -> Self {
-        Self { runner: Runner::new(session, dims, vec![width], batches, usize::MAX), best }
+    /// A segment that gives the carried tensor first (unless it is the last), then what is shown, if that is an output.
+    pub(super) fn new(session: Session, dims: Vec<usize>, shown: Shown, batches: bool, best: usize) -> Self {
+        let (widths, pooled) = match shown {
+            Shown::Width(width) => (vec![width], None),
+            Shown::Pooled(layout) => (Vec::new(), Some((layout, Vec::new()))),
+        };
+        Self { runner: Runner::new(session, dims, widths, batches, usize::MAX), pooled, best }
+    }
+
+    /// What is shown of the rows that have just run.
+    fn shown(&mut self, rows: usize) -> Result<&[f32], SessionError> {
+        let Some((layout, features)) = &mut self.pooled else { return self.runner.shown(0) };
+        features.clear();
+        let row = layout.row();
+        for (buffer, rows) in self.runner.carried(0..rows) {
+            let frames = buffer.floats()?.chunks_exact(row);
+            frames.take(rows.end).skip(rows.start).for_each(|frame| layout.pool(frame, features));
+        }
+        Ok(features)
     }
 }
 
@@ -296,11 +334,12 @@ impl Segments for Chain {
         }
         let (stages, rest) = self.stages.split_at_mut_checked(segment).ok_or_else(missing)?;
         let last = rest.len() == 1;
-        let Stage { runner, .. } = rest.first_mut().ok_or_else(missing)?;
+        let stage = rest.first_mut().ok_or_else(missing)?;
+        let runner = &mut stage.runner;
         let (queue, behind) = self.queues.split_at_mut_checked(segment).ok_or_else(missing)?;
         match (stages.last(), queue.last_mut()) {
             (Some(before), Some(queue)) if queue.rows() >= rows => {
-                runner.run(&queue.front(&before.runner.made), rows).map_err(failed)?;
+                runner.run(&queue.front(&before.runner), rows).map_err(failed)?;
                 queue.take(rows, runner.row());
             }
             (None, None) => {
@@ -312,7 +351,7 @@ impl Segments for Chain {
         if let Some(behind) = behind.first_mut() {
             behind.here = rows;
         }
-        let shown = runner.shown(0).map_err(failed)?;
+        let shown = stage.shown(rows).map_err(failed)?;
         Ok(if last { StepOutput::Probabilities(self.scores.fill(shown)) } else { StepOutput::Features(shown) })
     }
 
@@ -339,7 +378,7 @@ impl Chain {
         if let (Some(Stage { runner, .. }), Some(queue), Some(row)) = (stage, queue, row)
             && queue.here > 0
         {
-            queue.hold(&runner.made, row, runner.batches)?;
+            queue.hold(runner, row)?;
         }
         Ok(())
     }

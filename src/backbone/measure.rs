@@ -10,11 +10,10 @@ use super::{Backbone, BackboneError, Split};
 use crate::cascade::{self, EngineError, Segments, StepOutput};
 use crate::plan::ExitId;
 
-/// Fewest rounds of which a median is taken, unless patience ends before.
-const ROUNDS_MIN: usize = 5;
-
 /// How many rounds a median is taken of.
 struct Effort {
+    /// Fewest rounds, unless patience ends before.
+    fewest: usize,
     /// Most rounds.
     most: usize,
     /// How long they may take where that is enough for the fewest.
@@ -24,10 +23,12 @@ struct Effort {
 }
 
 /// To choose the way to cut, and the rows in a run: a worker waits for it to start.
-const TO_CUT: Effort = Effort { most: 60, budget: Duration::from_millis(300), patience: Duration::from_secs(5) };
-const TO_PACE: Effort = Effort { budget: Duration::from_millis(1200), ..TO_CUT };
+const TO_CUT: Effort =
+    Effort { fewest: 5, most: 60, budget: Duration::from_millis(300), patience: Duration::from_secs(5) };
+const TO_PACE: Effort = Effort { budget: Duration::from_millis(1200), patience: Duration::from_secs(10), ..TO_CUT };
 /// To show: for one who asks for nothing else. Long enough to outlast what else the machine does now and then.
-const TO_SHOW: Effort = Effort { most: 3000, budget: Duration::from_secs(2), patience: Duration::from_secs(30) };
+const TO_SHOW: Effort =
+    Effort { fewest: 40, most: 3000, budget: Duration::from_secs(3), patience: Duration::from_secs(20) };
 
 impl Effort {
     /// Whether so many rounds are enough.
@@ -36,7 +37,7 @@ impl Effort {
         match rounds {
             0 => false,
             1 => spent > self.patience * 2,
-            2..ROUNDS_MIN => spent > self.patience,
+            _ if rounds < self.fewest => spent > self.patience,
             _ => rounds >= self.most || spent > self.budget.min(self.patience),
         }
     }
@@ -123,7 +124,7 @@ pub(super) fn time(backbone: &Backbone, exits: &[ExitId], batch: usize) -> Resul
     }
     // Looking at the clock within a chain costs something too: its segments are timed by themselves.
     let mut times = Vec::new();
-    let (began, effort) = (Instant::now(), Effort { budget: TO_CUT.budget, ..TO_SHOW });
+    let (began, effort) = (Instant::now(), Effort { most: TO_SHOW.most, ..TO_CUT });
     while !effort.is_spent(times.len(), began) {
         times.push(pieces(clock, &mut cut, batch)?);
     }

@@ -1,8 +1,10 @@
 //! 4 · The backbone: the user's ONNX model, read, cut where it can be left, and run.
 //!
 //! `manifest` and `model` open files; `probe` asks ONNX Runtime for shapes; `reader`, `facts`, `graph`, `cuts`, `flops`,
-//! `pool` and `split` are pure; `session`, `execution` and `runtime` alone use `ort`. Knows nothing of Kafka, of heads or of policies.
+//! `pool`, `blocked` and `split` are pure; `session`, `tensor`, `execution` and `runtime` alone use `ort`. Knows nothing of Kafka, of heads
+//! or of policies.
 
+mod blocked;
 mod chain;
 mod choice;
 mod clock;
@@ -30,6 +32,7 @@ mod reader;
 pub mod runtime;
 mod session;
 mod split;
+mod tensor;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,10 +47,10 @@ pub use options::{LoadOptions, SplitChoice};
 use crate::cascade::EngineError;
 use crate::frame::InputSpec;
 use crate::plan::{CostTable, ExitId, ExitPoint, Fingerprint, HEAD_HIDDEN, Plan};
-use chain::{Frames, Probabilities, Queue, Runner, Stage};
+use chain::{Frames, Probabilities, Queue, Runner, Shown, Stage};
 use manifest::Manifest;
 use model::ModelFile;
-use optimised::Optimised;
+use optimised::{Cut, Optimised};
 use pace::Pace;
 use prepare::{Candidate, Prepared};
 use session::{Session, SessionError};
@@ -233,30 +236,32 @@ impl Backbone {
 
     /// A chain whose segments run as many rows at a time as is best by these measurements, a whole batch without.
     fn chain_of(&self, exits: &[ExitId], wanted: Split, paces: &[Pace]) -> Result<Chain, BackboneError> {
-        let cuts = self.candidates(exits)?;
+        let chosen = self.candidates(exits)?;
         let optimised = self.optimised.as_ref().filter(|_| wanted == Split::Optimised);
         // A cut that the optimised graph does not have is made in the user's graph, and with it all others.
-        let ports = |optimised: &'_ Optimised| -> Option<Vec<split::Port>> {
-            exits.iter().map(|exit| optimised.ports.get(exit.index())?.clone()).collect()
+        let found = |optimised: &'_ Optimised| -> Option<Vec<Cut>> {
+            exits.iter().map(|exit| optimised.cuts.get(exit.index())?.clone()).collect()
         };
-        let (ports, optimised) = match optimised.and_then(|optimised| Some((ports(optimised)?, optimised))) {
-            Some((ports, optimised)) => (ports, Some(optimised)),
-            None => (cuts.iter().map(|cut| cut.port.clone()).collect(), None),
+        let (cuts, optimised) = match optimised.and_then(|optimised| Some((found(optimised)?, optimised))) {
+            Some((cuts, optimised)) => (cuts, Some(optimised)),
+            None => (chosen.iter().map(|cut| Cut { port: cut.port.clone(), layout: None }).collect(), None),
         };
         let mut stages = Vec::with_capacity(cuts.len() + 1);
         let mut start = &self.prepared.input;
         let mut best = pace::best_rows(paces, exits).into_iter();
-        let mut stage = |session, dims: &[usize], width| {
+        let mut stage = |session, dims: &[usize], shown| {
             let best = best.next().unwrap_or(usize::MAX);
-            Stage::new(session, dims.to_vec(), width, self.prepared.batches, best)
+            Stage::new(session, dims.to_vec(), shown, self.prepared.batches, best)
         };
-        for (segment, (cut, port)) in cuts.iter().zip(&ports).enumerate() {
-            let ends = [port.tensor.as_str(), cut.pooling.output.as_str()];
+        for (segment, (candidate, Cut { port, layout })) in chosen.iter().zip(&cuts).enumerate() {
+            let ends = [port.tensor.as_str(), candidate.pooling.output.as_str()];
+            let ends = if layout.is_some() { &ends[..1] } else { &ends };
             let session = match optimised {
-                Some(optimised) => self.optimised_session(optimised, segment, start, &ends)?,
-                None => self.session(segment, start, &ends, std::slice::from_ref(cut))?,
+                Some(optimised) => self.optimised_session(optimised, segment, start, ends)?,
+                None => self.session(segment, start, ends, std::slice::from_ref(candidate))?,
             };
-            stages.push(stage(session, &start.dims, cut.pooling.width));
+            let shown = layout.clone().map_or(Shown::Width(candidate.pooling.width), Shown::Pooled);
+            stages.push(stage(session, &start.dims, shown));
             start = port;
         }
         let ends = [self.prepared.scores.as_str()];
@@ -264,7 +269,7 @@ impl Backbone {
             Some(optimised) => self.optimised_session(optimised, cuts.len(), start, &ends)?,
             None => self.session(cuts.len(), start, &ends, &[])?,
         };
-        stages.push(stage(session, &start.dims, self.plan.classes()));
+        stages.push(stage(session, &start.dims, Shown::Width(self.plan.classes())));
         Ok(Chain {
             exits: exits.to_vec(),
             queues: exits.iter().map(|_| Queue::default()).collect(),
@@ -357,8 +362,9 @@ impl Backbone {
     ) -> Result<Session, BackboneError> {
         let mut model = self.prepared.model.clone();
         split::add_features(&mut model, pooled.iter().map(|candidate| &candidate.pooling));
-        let part = split::extract(&model, &self.prepared.input.tensor, start, ends)
+        let mut part = split::extract(&model, &self.prepared.input.tensor, start, ends)
             .map_err(|reason| BackboneError::Segment { segment, reason })?;
+        split::shorten(&mut part);
         Session::load(&part, &self.options.provider, self.options.intra_threads)
             .map_err(|error| BackboneError::segment(segment, error))
     }

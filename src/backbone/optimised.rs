@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::blocked::Blocked;
 use super::facts::Seen;
 use super::folder::Folder;
 use super::graph::{Class, Graph};
@@ -18,8 +19,9 @@ use super::onnx::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use super::prepare::{Candidate, Prepared};
 use super::probe;
 use super::reader;
-use super::session::{Feed, Session, SessionError};
+use super::session::{Session, SessionError};
 use super::split::{self, Port};
+use super::tensor::{Buffer, Feed};
 
 /// Smaller weights stay in the graph.
 const SHARED_FROM: usize = 4096;
@@ -33,8 +35,16 @@ pub(super) struct Optimised {
     pub(super) model: ModelProto,
     /// Where its large weights lie.
     folder: Arc<Folder>,
-    /// Per candidate: the tensor to cut at; `None` where the rewriting left none.
-    pub(super) ports: Vec<Option<Port>>,
+    /// Per candidate; `None` where the rewriting left no tensor to cut at.
+    pub(super) cuts: Vec<Option<Cut>>,
+}
+
+/// Where the rewritten graph is cut for a candidate.
+#[derive(Debug, Clone)]
+pub(super) struct Cut {
+    pub(super) port: Port,
+    /// The layout that its features can be had of as they are by the graph's own nodes, without those.
+    pub(super) layout: Option<Blocked>,
 }
 
 /// Lets ONNX Runtime rewrite the model and finds the cuts again.
@@ -57,8 +67,10 @@ pub(super) fn optimise(prepared: &Prepared, threads: usize) -> Result<Optimised,
     let moved = fs::remove_file(&file).and_then(|()| move_weights(&mut model, folder.path()));
     moved.map_err(|error| format!("the temporary folder cannot hold the weights: {error}"))?;
     let tensors = branches(&model, prepared)?;
-    let ports = ports(&model, prepared, &tensors, folder.path())?;
-    Ok(Optimised { model, folder: Arc::new(folder), ports })
+    let cuts = cuts(&model, prepared, &tensors, folder.path())?;
+    let pooled = cuts.iter().flatten().filter(|cut| cut.layout.is_some()).count();
+    tracing::debug!(cuts = cuts.iter().flatten().count(), pooled, "cuts found in the optimised graph");
+    Ok(Optimised { model, folder: Arc::new(folder), cuts })
 }
 
 impl Optimised {
@@ -66,8 +78,11 @@ impl Optimised {
     /// back, and make weights of its own.
     pub(super) fn load(&self, mut part: ModelProto, threads: usize) -> Result<Session, SessionError> {
         let under = summands(&part);
-        let outputs = under.iter().map(|name| ValueInfoProto::named(name));
-        part.graph.iter_mut().for_each(|graph| graph.output.extend(outputs.clone()));
+        if let Some(graph) = part.graph.as_mut() {
+            graph.output.extend(under.iter().map(|name| ValueInfoProto::named(name)));
+        }
+        let mut names = split::shorten(&mut part);
+        let under = names.split_off(names.len().saturating_sub(under.len()));
         Ok(Session::load_sharing(&part, threads, self.folder.path())?.written_over(under))
     }
 }
@@ -146,39 +161,42 @@ fn heavy(node: &NodeProto) -> bool {
     op.contains("Conv") || op.contains("MatMul") || op.contains("Gemm") || op.contains("Attention") || op == "Einsum"
 }
 
-/// Types and shapes of the cut tensors, asked of the runtime: blocked channels are padded.
-fn ports(
+/// Types, shapes and layouts of the cut tensors, found by running: blocked channels are padded.
+fn cuts(
     model: &ModelProto,
     prepared: &Prepared,
     tensors: &[Option<String>],
     folder: &Path,
-) -> Result<Vec<Option<Port>>, String> {
-    let mut names: Vec<&String> = tensors.iter().flatten().collect();
+) -> Result<Vec<Option<Cut>>, String> {
+    let mut names: Vec<&str> = tensors.iter().flatten().map(String::as_str).collect();
     names.dedup();
     if names.is_empty() {
         return Err("no cut is left in the optimised graph".to_owned());
     }
+    let features = prepared.candidates.iter().map(|candidate| candidate.pooling.output.as_str());
     let mut open = model.clone();
     if let Some(graph) = open.graph.as_mut() {
-        graph.output = names.iter().map(|name| ValueInfoProto::named(name)).collect();
+        graph.output = names.iter().copied().chain(features).map(ValueInfoProto::named).collect();
         graph.value_info.clear();
     }
     let mut session = Session::load_sharing(&open, 1, folder).map_err(|error| error.to_string())?;
     let dims = &prepared.input.dims;
     let frames = probe::noise(2 * dims.iter().product::<usize>());
-    let mut seen = Vec::new();
-    for rows in [1, if prepared.batches { 2 } else { 1 }] {
-        let made = session.run(&Feed::Frames(&frames), rows, dims).map_err(|error| error.to_string())?;
-        seen.push(made.iter().map(|buffer| (buffer.element_number(), buffer.shape().to_vec())).collect::<Vec<_>>());
-    }
-    let port = |tensor: &String| {
-        let at = names.iter().position(|name| *name == tensor)?;
-        let (element, at_one) = seen.first()?.get(at)?.clone();
-        let at_two = prepared.batches.then(|| seen.get(1)?.get(at).map(|(_, shape)| shape.clone())).flatten();
+    let mut made = |rows| session.run(&Feed::Frames(&frames), rows, dims).map_err(|error| error.to_string());
+    let one = made(1)?;
+    let two = if prepared.batches { Some(made(2)?) } else { None };
+    let cut = |(index, (tensor, candidate)): (usize, (&Option<String>, &Candidate))| {
+        let tensor = tensor.as_ref()?;
+        let at = names.iter().position(|name| name == tensor)?;
+        let shape = |made: &Vec<Buffer>| made.get(at).map(|buffer| buffer.shape().to_vec());
+        let (element, at_one, at_two) = (one.get(at)?.element_number(), shape(&one)?, two.as_ref().and_then(shape));
         let seen = Seen { element, at_one, at_two, integers: None, finite: true };
-        Some(Port { tensor: tensor.clone(), element, dims: seen.row_dims()?.to_vec() })
+        let values = |at: usize| two.as_ref().unwrap_or(&one).get(at)?.floats().ok();
+        let grid = candidate.pooling.grid.as_ref();
+        let layout = grid.and_then(|grid| Blocked::found(grid, values(at)?, values(names.len() + index)?));
+        Some(Cut { port: Port { tensor: tensor.clone(), element, dims: seen.row_dims()?.to_vec() }, layout })
     };
-    Ok(tensors.iter().map(|tensor| tensor.as_ref().and_then(port)).collect())
+    Ok(tensors.iter().zip(&prepared.candidates).enumerate().map(cut).collect())
 }
 
 #[cfg(test)]

@@ -13,8 +13,10 @@ const LIVE_ROWS: usize = 8;
 const AS_FAST: f64 = 1.05;
 /// Rows in a run that are tried.
 const ROWS: [usize; 6] = [1, 2, 4, 8, 16, 32];
-/// A run of the whole model on more rows than take so long is not: all of them wait for the last.
+/// A run takes no more rows than this allows: all of them wait for the last.
 const RUN_MAX_MS: f64 = 250.0;
+/// Nor is the whole model timed in runs that take longer than this: a quarter of it may run as many rows as are timed here.
+const TIMED_MAX_MS: f64 = 1000.0;
 
 /// The backbone cut at every candidate, timed at one number of rows.
 #[derive(Debug, Clone)]
@@ -24,15 +26,16 @@ pub(super) struct Pace {
     pub(super) timing: Timing,
 }
 
-/// The most rows that cost nearly as little as any, by the cost that `of` sees in a pace.
+/// The most rows that cost nearly as little as any and do not take too long, by the cost that `of` sees in a pace.
 fn best(paces: &[Pace], of: impl Fn(&Timing) -> f64) -> Option<&Pace> {
-    let least = paces.iter().map(|pace| of(&pace.timing)).fold(f64::INFINITY, f64::min);
-    paces.iter().rev().find(|pace| of(&pace.timing) <= least * AS_FAST)
+    let bearable = |pace: &&Pace| pace.rows == 1 || pace.rows as f64 * of(&pace.timing) <= RUN_MAX_MS;
+    let least = paces.iter().filter(bearable).map(|pace| of(&pace.timing)).fold(f64::INFINITY, f64::min);
+    paces.iter().rev().filter(bearable).find(|pace| of(&pace.timing) <= least * AS_FAST)
 }
 
 /// Numbers of rows that are to be timed where the whole model takes so long for one.
 pub(super) fn candidates(batches: bool, whole_ms: f64) -> Vec<usize> {
-    let fits = |rows: &usize| *rows == 1 || (batches && *rows as f64 * whole_ms <= RUN_MAX_MS);
+    let fits = |rows: &usize| *rows == 1 || (batches && *rows as f64 * whole_ms <= TIMED_MAX_MS);
     ROWS.into_iter().filter(fits).collect()
 }
 
@@ -88,12 +91,14 @@ mod tests {
         assert_eq!(rows(&[2]), [1, 16]);
         assert_eq!(rows(&[]), [4]);
         assert_eq!(best_rows(&[], &[ExitId(1)]), Vec::<usize>::new());
+        let slow = [pace(1, &[30.0, 90.0]), pace(2, &[30.0, 70.0]), pace(8, &[29.0, 60.0])];
+        assert_eq!((best_rows(&slow, &[ExitId(1)]), best_rows(&slow, &[])), (vec![8, 2], vec![2]));
     }
 
     #[test]
     fn few_rows_of_a_slow_model_are_tried() {
         assert_eq!(candidates(true, 0.7), ROWS);
-        assert_eq!(candidates(true, 100.0), [1, 2]);
-        assert_eq!((candidates(true, 1e3), candidates(false, 0.7)), (vec![1], vec![1]));
+        assert_eq!(candidates(true, 100.0), [1, 2, 4, 8]);
+        assert_eq!((candidates(true, 2e3), candidates(false, 0.7)), (vec![1], vec![1]));
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! Pictures are averaged over a g x g grid, tokens over all tokens with the first one beside. Pure.
 
+use super::blocked::Grid;
 use super::onnx::{FLOAT, NodeProto, TensorProto};
 use super::split::Port;
+use std::ops::Range;
 
 /// Values per frame that any head may be given.
 const WIDTH: usize = 1024;
@@ -27,6 +29,8 @@ pub(super) struct Pooling {
     pub(super) weights: Vec<TensorProto>,
     pub(super) output: String,
     pub(super) width: usize,
+    /// What they average over, where a picture is.
+    pub(super) grid: Option<Grid>,
 }
 
 /// Most values per frame that heads of `hidden` units are given in a model of so many FLOPs.
@@ -38,7 +42,7 @@ pub(super) fn width_max(flops: u64, hidden: u64) -> usize {
 /// Makes the pooling of a tensor to at most `width_max` values. `None`: no features can be had of such a tensor.
 pub(super) fn pooling(tensor: &Port, opset: i64, exit: usize, width_max: usize) -> Option<Pooling> {
     let prefix = format!("offramp_exit{exit}");
-    let mut build = Build { prefix, width_max, nodes: Vec::new(), weights: Vec::new(), count: 0 };
+    let mut build = Build { prefix, width_max, nodes: Vec::new(), weights: Vec::new(), grid: None, count: 0 };
     let mut from = tensor.tensor.clone();
     if tensor.element != FLOAT {
         from = build.node("Cast", &[&from], |node| node.with_int("to", i64::from(FLOAT)));
@@ -63,7 +67,7 @@ pub(super) fn pooling(tensor: &Port, opset: i64, exit: usize, width_max: usize) 
         Some(last) => last.clone_from(&output),
         None => build.nodes.push(NodeProto::new("Flatten", &output, &[&from], &[&output]).with_int("axis", 1)),
     }
-    Some(Pooling { nodes: build.nodes, weights: build.weights, output, width })
+    Some(Pooling { nodes: build.nodes, weights: build.weights, output, width, grid: build.grid })
 }
 
 struct Build {
@@ -71,6 +75,7 @@ struct Build {
     width_max: usize,
     nodes: Vec<NodeProto>,
     weights: Vec<TensorProto>,
+    grid: Option<Grid>,
     count: usize,
 }
 
@@ -106,13 +111,15 @@ impl Build {
 
     fn grid(&mut self, from: &str, channels: usize, height: usize, width: usize) -> (String, usize) {
         let grid = finest_grid(channels, height, width, self.width_max);
+        let (rows, columns) = (Windows::over(height, grid), Windows::over(width, grid));
+        let (above, beside) = (rows.pixels(height), columns.pixels(width));
+        self.grid = Some(Grid { channels, height, width, rows: above, columns: beside });
         if grid == 1 {
             return (self.node("GlobalAveragePool", &[from], |node| node), channels);
         }
         if grid == height && grid == width {
             return (from.to_owned(), channels * grid * grid);
         }
-        let (rows, columns) = (Windows::over(height, grid), Windows::over(width, grid));
         let pool = self.node("AveragePool", &[from], |node| {
             node.with_ints("kernel_shape", &[rows.size, columns.size])
                 .with_ints("strides", &[rows.stride, columns.stride])
@@ -158,6 +165,14 @@ impl Windows {
         Self::of(length - (grid - 1) * stride, stride, 0, 0)
     }
 
+    /// The pixels in each window; padding is none.
+    fn pixels(&self, length: usize) -> Vec<Range<usize>> {
+        let pixel = |at: i64| usize::try_from(at).unwrap_or(0).min(length);
+        let firsts = (-self.before..).step_by(usize::try_from(self.stride).unwrap_or(1));
+        let fitting = firsts.take_while(|from| from + self.size <= length as i64 + self.after);
+        fitting.map(|from| pixel(from)..pixel(from + self.size)).collect()
+    }
+
     fn of(size: usize, stride: usize, before: usize, after: usize) -> Self {
         let int = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         Self { size: int(size), stride: int(stride), before: int(before), after: int(after) }
@@ -186,17 +201,19 @@ mod tests {
         fn windows_cover_the_side(side in 1usize..300, grid in 2usize..=GRID_MAX) {
             prop_assume!(side >= grid);
             let w = Windows::over(side, grid);
-            let side = i64::try_from(side).unwrap_or(0);
-            let made = (side + w.before + w.after - w.size) / w.stride + 1;
+            let length = i64::try_from(side).unwrap_or(0);
+            let made = (length + w.before + w.after - w.size) / w.stride + 1;
             prop_assert_eq!(made, i64::try_from(grid).unwrap_or(0));
             let windows: Vec<(i64, i64)> =
                 (0..made).map(|k| (k * w.stride - w.before, k * w.stride - w.before + w.size)).collect();
-            for pixel in 0..side {
+            for pixel in 0..length {
                 prop_assert!(windows.iter().any(|(from, to)| (*from..*to).contains(&pixel)), "pixel {}", pixel);
             }
-            for (from, to) in windows {
-                prop_assert!(from.max(0) < to.min(side), "empty window");
+            for (from, to) in &windows {
+                prop_assert!(*from.max(&0) < *to.min(&length), "empty window");
             }
+            let inside = |(from, to): &(i64, i64)| (*from.max(&0)) as usize..(*to.min(&length)) as usize;
+            prop_assert_eq!(w.pixels(side), windows.iter().map(inside).collect::<Vec<_>>());
             prop_assert!(w.before < w.size && w.after < w.size, "the runtime refuses wider pads");
         }
     }

@@ -4,7 +4,8 @@
 
 use super::facts::{Facts, Seen};
 use super::onnx::{ModelProto, ValueInfoProto};
-use super::session::{Feed, Session, SessionError};
+use super::session::{Session, SessionError};
+use super::tensor::Feed;
 
 /// Shape tensors longer than this are no shapes.
 const SHAPE_LENGTH_MAX: usize = 16;

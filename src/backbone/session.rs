@@ -1,4 +1,4 @@
-//! Sessions of ONNX Runtime and the tensors that they make. With [`super::runtime`] and [`super::execution`] the only user of `ort`.
+//! Sessions of ONNX Runtime. With [`super::tensor`], [`super::runtime`] and [`super::execution`] the only user of `ort`.
 //!
 //! A session that serves writes what it makes for a number of rows into the same tensors every time: making a tensor, and
 //! asking what was made, costs more than a small segment's fair share (ARCHITECTURE.md has the figures).
@@ -9,15 +9,14 @@ use std::path::Path;
 
 use ort::memory::Allocator;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::session::{
-    HasSelectedOutputs, OutputSelector, RunOptions, Session as OrtSession, SessionInputValue, SessionOutputs,
-};
-use ort::value::{DynTensor, DynValue, TensorElementType, TensorRef};
+use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session as OrtSession, SessionOutputs};
+use ort::value::{DynTensor, DynValue, TensorElementType};
 use prost::Message;
 
 use super::execution;
-use super::onnx::{DataType, ModelProto};
+use super::onnx::ModelProto;
 use super::runtime::{self, RuntimeError};
+use super::tensor::{Buffer, Feed};
 use crate::provider::Provider;
 
 /// Most bytes of tensors that a session keeps to write into. What does not fit comes from its arena, anew each time: of
@@ -48,24 +47,41 @@ impl<T> From<ort::Error<T>> for SessionError {
     }
 }
 
-/// One loaded graph with one input that is fed.
+/// One loaded graph with one input that is fed, its first; shape arithmetic aside every graph here has exactly one.
 #[derive(Debug)]
 pub(super) struct Session {
     inner: OrtSession,
-    /// The graph's input; shape arithmetic aside every graph here has exactly one.
-    input: String,
     outputs: Vec<String>,
     /// Tensors in the graph that lie where its first output will, each written over by the next.
     under: Vec<String>,
     kept: Kept,
+    made: Made,
+}
+
+/// What [`Session::run_again`] made last.
+#[derive(Debug, Default)]
+enum Made {
+    #[default]
+    Nothing,
+    /// In the tensors for so many rows.
+    Kept(usize),
+    /// In tensors of its own.
+    Anew(Vec<Buffer>),
 }
 
 /// Tensors that runs write into, by the number of rows.
 #[derive(Default)]
 struct Kept {
     kinds: Kinds,
-    by_rows: BTreeMap<usize, RunOptions<HasSelectedOutputs>>,
+    by_rows: BTreeMap<usize, Place>,
     bytes: usize,
+}
+
+/// Tensors for so many rows.
+struct Place {
+    options: RunOptions<HasSelectedOutputs>,
+    /// Handles of them in the order of the outputs; the first run gives them.
+    buffers: Vec<Buffer>,
 }
 
 /// What a run showed of a session's outputs.
@@ -77,62 +93,6 @@ enum Kinds {
     Unfit,
     /// Type and dims of one row by output.
     Rows(Vec<(TensorElementType, Vec<usize>)>),
-}
-
-/// A tensor that a session made. Rows are contiguous.
-#[derive(Debug)]
-pub(super) struct Buffer {
-    value: DynTensor,
-    shape: Vec<usize>,
-}
-
-/// What a session is fed: `rows x dims`.
-#[derive(Debug)]
-pub(super) enum Feed<'a> {
-    /// Frames as decoded.
-    Frames(&'a [f32]),
-    /// Rows of what a session before made, from this element on.
-    Rows(&'a Buffer, usize),
-    /// Rows of several such, put together, from this element on.
-    Held(&'a Held, usize),
-}
-
-/// Rows of several tensors, one behind the other; its memory is kept for the next ones.
-#[derive(Debug, Default)]
-pub(super) struct Held {
-    floats: Vec<f32>,
-    halves: Vec<half::f16>,
-    bytes: Vec<u8>,
-    signed: Vec<i8>,
-}
-
-impl Held {
-    /// Appends `length` elements of a tensor, from the element `from` on.
-    pub(super) fn append(&mut self, buffer: &Buffer, from: usize, length: usize) -> Result<(), SessionError> {
-        match buffer.element() {
-            TensorElementType::Float32 => self.floats.extend_from_slice(part(buffer.typed()?, from, length)?),
-            TensorElementType::Float16 => self.halves.extend_from_slice(part(buffer.typed()?, from, length)?),
-            TensorElementType::Uint8 => self.bytes.extend_from_slice(part(buffer.typed()?, from, length)?),
-            TensorElementType::Int8 => self.signed.extend_from_slice(part(buffer.typed()?, from, length)?),
-            other => return Err(foreign(other)),
-        }
-        Ok(())
-    }
-
-    /// Gives up the first `length` elements.
-    pub(super) fn drop_front(&mut self, length: usize) {
-        fn drop<T>(values: &mut Vec<T>, length: usize) {
-            values.drain(..length.min(values.len()));
-        }
-        drop(&mut self.floats, length);
-        drop(&mut self.halves, length);
-        drop(&mut self.bytes, length);
-        drop(&mut self.signed, length);
-    }
-}
-
-fn foreign(element: TensorElementType) -> SessionError {
-    SessionError::Ort(format!("cannot carry {element:?} across a cut"))
 }
 
 impl Session {
@@ -183,10 +143,11 @@ impl Session {
             let words = panic.downcast_ref::<String>().map_or("the graph's shapes are broken", String::as_str);
             SessionError::Ort(words.to_owned())
         })??;
-        let input = inner.inputs().first().map(|input| input.name().to_owned());
-        let input = input.ok_or_else(|| SessionError::Ort("the graph has no input".to_owned()))?;
+        if inner.inputs().is_empty() {
+            return Err(SessionError::Ort("the graph has no input".to_owned()));
+        }
         let outputs = inner.outputs().iter().map(|output| output.name().to_owned()).collect();
-        Ok(Self { inner, input, outputs, under: Vec::new(), kept: Kept::default() })
+        Ok(Self { inner, outputs, under: Vec::new(), kept: Kept::default(), made: Made::Nothing })
     }
 
     /// Lets [`Session::run_again`] make these tensors, which the graph must give as outputs too, in the memory of the first
@@ -204,49 +165,75 @@ impl Session {
 
     /// Runs the graph on `rows` rows of `dims` values each; gives its outputs in order.
     pub(super) fn run(&mut self, feed: &Feed<'_>, rows: usize, dims: &[usize]) -> Result<Vec<Buffer>, SessionError> {
-        let input = feed.value(rows, dims)?;
-        let made = self.inner.run(vec![(self.input.as_str(), input)])?;
+        let made = self.inner.run([feed.value(rows, dims)?])?;
         taken(made, &self.outputs)
     }
 
     /// The same, for a graph whose outputs all have a row for each of its input: what an earlier run on as many rows made
-    /// is written over.
-    pub(super) fn run_again(
-        &mut self,
-        feed: &Feed<'_>,
-        rows: usize,
-        dims: &[usize],
-    ) -> Result<Vec<Buffer>, SessionError> {
+    /// is written over. [`Session::made`] tells what it made.
+    pub(super) fn run_again(&mut self, feed: &Feed<'_>, rows: usize, dims: &[usize]) -> Result<(), SessionError> {
+        // Old tensors go first, so that the arena can give their memory to the new ones.
+        self.made = Made::Nothing;
         if self.kept.make(rows, &self.outputs)? && !self.under.is_empty() {
             self.share_memory(feed, rows, dims)?;
         }
-        let Some(options) = self.kept.by_rows.get(&rows) else {
+        let Some(place) = self.kept.by_rows.get_mut(&rows) else {
             let made = self.run(feed, rows, dims)?;
             self.kept.learn(rows, &made);
-            return Ok(made);
+            self.made = Made::Anew(made);
+            return Ok(());
         };
-        let made = self.inner.run_with_options(vec![(self.input.as_str(), feed.value(rows, dims)?)], options)?;
-        taken(made, &self.outputs)
+        let made = self.inner.run_with_options([feed.value(rows, dims)?], &place.options)?;
+        if place.buffers.is_empty() {
+            place.buffers = taken(made, &self.outputs)?;
+        }
+        self.made = Made::Kept(rows);
+        Ok(())
+    }
+
+    /// What the last [`Session::run_again`] made, by output; nothing if it failed.
+    pub(super) fn made(&self) -> &[Buffer] {
+        match &self.made {
+            Made::Nothing => &[],
+            Made::Kept(rows) => self.kept.by_rows.get(rows).map_or(&[], |place| &place.buffers),
+            Made::Anew(buffers) => buffers,
+        }
+    }
+
+    /// The same, to be moved about in.
+    pub(super) fn made_mut(&mut self) -> &mut [Buffer] {
+        match &mut self.made {
+            Made::Nothing => &mut [],
+            Made::Kept(rows) => self.kept.by_rows.get_mut(rows).map_or(&mut [], |place| &mut place.buffers),
+            Made::Anew(buffers) => buffers,
+        }
     }
 
     /// Binds the tensors below the first output to its memory. The crate gives another handle of a tensor only with the
     /// outputs of a run.
     fn share_memory(&mut self, feed: &Feed<'_>, rows: usize, dims: &[usize]) -> Result<(), SessionError> {
-        let (Some(options), Some(first)) = (self.kept.by_rows.get(&rows), self.outputs.first()) else { return Ok(()) };
+        let (Some(place), Some(first)) = (self.kept.by_rows.get(&rows), self.outputs.first()) else { return Ok(()) };
+        let mut handles = |names: &[String]| -> Result<Vec<DynValue>, SessionError> {
+            let mut made = self.inner.run_with_options([feed.value(rows, dims)?], &place.options)?;
+            names.iter().map(|name| handed(&mut made, name)).collect()
+        };
         let mut bound = OutputSelector::default();
         for name in &self.under {
-            let input = vec![(self.input.as_str(), feed.value(rows, dims)?)];
-            let mut made = self.inner.run_with_options(input, options)?;
-            bound = bound.preallocate(name, handed(&mut made, first)?);
+            for first in handles(std::slice::from_ref(first))? {
+                bound = bound.preallocate(name, first);
+            }
         }
-        let input = vec![(self.input.as_str(), feed.value(rows, dims)?)];
-        let mut made = self.inner.run_with_options(input, options)?;
-        for name in &self.outputs {
-            bound = bound.preallocate(name, handed(&mut made, name)?);
+        for (name, value) in self.outputs.iter().zip(handles(&self.outputs)?) {
+            bound = bound.preallocate(name, value);
         }
-        drop(made);
-        self.kept.by_rows.insert(rows, RunOptions::new()?.with_outputs(bound));
+        self.kept.by_rows.insert(rows, Place::new(bound)?);
         Ok(())
+    }
+}
+
+impl Place {
+    fn new(outputs: OutputSelector) -> Result<Self, SessionError> {
+        Ok(Self { options: RunOptions::new()?.with_outputs(outputs), buffers: Vec::new() })
     }
 }
 
@@ -267,7 +254,7 @@ impl std::fmt::Debug for Kept {
 impl Kept {
     fn learn(&mut self, rows: usize, made: &[Buffer]) {
         if matches!(self.kinds, Kinds::Unseen) {
-            let kind = |buffer: &Buffer| match buffer.shape.split_first() {
+            let kind = |buffer: &Buffer| match buffer.shape().split_first() {
                 Some((first, dims)) if *first == rows => Some((buffer.element(), dims.to_vec())),
                 _ => None,
             };
@@ -292,127 +279,8 @@ impl Kept {
             let shape: Vec<usize> = std::iter::once(rows).chain(dims.iter().copied()).collect();
             outputs = outputs.preallocate(name, DynTensor::new(&Allocator::default(), *kind, shape)?);
         }
-        self.by_rows.insert(rows, RunOptions::new()?.with_outputs(outputs));
+        self.by_rows.insert(rows, Place::new(outputs)?);
         self.bytes += bytes;
         Ok(true)
-    }
-}
-
-impl Feed<'_> {
-    /// As the session takes it; borrowed, not copied.
-    fn value(&self, rows: usize, dims: &[usize]) -> Result<SessionInputValue<'_>, SessionError> {
-        let shape: Vec<usize> = std::iter::once(rows).chain(dims.iter().copied()).collect();
-        let length = shape.iter().product::<usize>();
-        match self {
-            Feed::Frames(frames) => lent(cut_to(frames, length)?, shape),
-            Feed::Rows(buffer, from) => match buffer.element() {
-                TensorElementType::Float32 => lent(part(buffer.typed::<f32>()?, *from, length)?, shape),
-                TensorElementType::Uint8 => lent(part(buffer.typed::<u8>()?, *from, length)?, shape),
-                TensorElementType::Int8 => lent(part(buffer.typed::<i8>()?, *from, length)?, shape),
-                TensorElementType::Float16 => lent(part(buffer.typed::<half::f16>()?, *from, length)?, shape),
-                other => Err(foreign(other)),
-            },
-            Feed::Held(held, from) => match (&held.floats[..], &held.halves[..], &held.bytes[..], &held.signed[..]) {
-                (floats @ [_, ..], ..) => lent(part(floats, *from, length)?, shape),
-                (_, halves @ [_, ..], ..) => lent(part(halves, *from, length)?, shape),
-                (_, _, bytes @ [_, ..], _) => lent(part(bytes, *from, length)?, shape),
-                (.., signed) => lent(part(signed, *from, length)?, shape),
-            },
-        }
-    }
-}
-
-fn lent<T>(data: &[T], shape: Vec<usize>) -> Result<SessionInputValue<'_>, SessionError>
-where
-    T: ort::value::PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static,
-{
-    Ok(SessionInputValue::from(TensorRef::from_array_view((shape, data))?))
-}
-
-fn cut_to<T>(data: &[T], length: usize) -> Result<&[T], SessionError> {
-    data.get(..length).ok_or_else(|| SessionError::Ort(format!("needs {length} values, has {}", data.len())))
-}
-
-fn part<T>(data: &[T], from: usize, length: usize) -> Result<&[T], SessionError> {
-    cut_to(data.get(from..).unwrap_or_default(), length)
-}
-
-impl Buffer {
-    fn new(value: DynValue) -> Result<Self, SessionError> {
-        let value: DynTensor = value.downcast()?;
-        let shape = value.shape().iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect();
-        Ok(Self { value, shape })
-    }
-
-    /// Dims, the batch first.
-    pub(super) fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn element(&self) -> TensorElementType {
-        *self.value.data_type()
-    }
-
-    /// Element type by ONNX's number; 0 for what is not carried.
-    pub(super) fn element_number(&self) -> i32 {
-        (match self.element() {
-            TensorElementType::Float32 => DataType::Float,
-            TensorElementType::Float16 => DataType::Float16,
-            TensorElementType::Uint8 => DataType::Uint8,
-            TensorElementType::Int8 => DataType::Int8,
-            TensorElementType::Int32 => DataType::Int32,
-            TensorElementType::Int64 => DataType::Int64,
-            TensorElementType::Bool => DataType::Bool,
-            TensorElementType::Float64 => DataType::Double,
-            _ => DataType::Undefined,
-        }) as i32
-    }
-
-    fn typed<T: ort::value::PrimitiveTensorElementType>(&self) -> Result<&[T], SessionError> {
-        Ok(self.value.try_extract_tensor::<T>()?.1)
-    }
-
-    /// The values of an f32 tensor.
-    pub(super) fn floats(&self) -> Result<&[f32], SessionError> {
-        self.typed()
-    }
-
-    /// Whether all values are numbers; for whole numbers they always are.
-    pub(super) fn is_finite(&self) -> bool {
-        match self.element() {
-            TensorElementType::Float32 => {
-                self.typed().is_ok_and(|all: &[f32]| all.iter().all(|value| value.is_finite()))
-            }
-            TensorElementType::Float16 => {
-                self.typed().is_ok_and(|all: &[half::f16]| all.iter().all(|value| value.is_finite()))
-            }
-            TensorElementType::Float64 => {
-                self.typed().is_ok_and(|all: &[f64]| all.iter().all(|value| value.is_finite()))
-            }
-            _ => true,
-        }
-    }
-
-    /// The values of an int64 tensor; `None` for another type.
-    pub(super) fn integers(&self) -> Option<Vec<i64>> {
-        self.typed::<i64>().ok().map(<[i64]>::to_vec)
-    }
-
-    /// Moves the rows `keep` (ascending) of `row` elements each to the front.
-    pub(super) fn compact(&mut self, row: usize, keep: &[usize]) -> Result<(), SessionError> {
-        match self.element() {
-            TensorElementType::Float32 => compact(self.value.try_extract_tensor_mut::<f32>()?.1, row, keep),
-            TensorElementType::Uint8 => compact(self.value.try_extract_tensor_mut::<u8>()?.1, row, keep),
-            TensorElementType::Int8 => compact(self.value.try_extract_tensor_mut::<i8>()?.1, row, keep),
-            TensorElementType::Float16 => compact(self.value.try_extract_tensor_mut::<half::f16>()?.1, row, keep),
-            other => return Err(foreign(other)),
-        }
-        Ok(())
-    }
-}
-
-fn compact<T: Copy>(data: &mut [T], row: usize, keep: &[usize]) {
-    for (to, &from) in keep.iter().enumerate().filter(|(to, from)| to != *from) {
-        data.copy_within(from * row..(from + 1) * row, to * row);
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Pure: models in, models out. Works on the user's graph as on the one that ONNX Runtime rewrote.
 
+use std::collections::BTreeMap;
+
 use super::facts::Facts;
 use super::graph::{Class, Graph};
 use super::onnx::{DimValue, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
@@ -134,4 +136,71 @@ pub(super) fn extract(model: &ModelProto, input: &str, start: &Port, ends: &[&st
         graph: Some(part),
         ..ModelProto::default()
     })
+}
+
+/// Gives a part's input and outputs names so short that ONNX Runtime copies them without asking for memory, which it does
+/// several times a run. Gives the outputs' names, in order.
+pub(super) fn shorten(part: &mut ModelProto) -> Vec<String> {
+    let Some(graph) = part.graph.as_mut() else { return Vec::new() };
+    let name = |info: &ValueInfoProto| info.name().to_owned();
+    let outputs: Vec<String> = graph.output.iter().map(name).collect();
+    // What a subgraph takes from outside it takes by name.
+    if graph.node.iter().any(NodeProto::has_subgraphs) {
+        return outputs;
+    }
+    let short: Vec<String> = (0..outputs.len()).map(|at| format!("offramp_out{at}")).collect();
+    let input = graph.input.first().map(|info| (name(info), "offramp_in".to_owned()));
+    let renamed: BTreeMap<String, String> = outputs.into_iter().zip(short.iter().cloned()).chain(input).collect();
+    let rename = |name: &mut String| {
+        if let Some(short) = renamed.get(name) {
+            name.clone_from(short);
+        }
+    };
+    graph.node.iter_mut().flat_map(|node| node.input.iter_mut().chain(&mut node.output)).for_each(rename);
+    let infos = graph.input.iter_mut().chain(&mut graph.output).filter_map(|info| info.name.as_mut());
+    infos.chain(graph.initializer.iter_mut().filter_map(|tensor| tensor.name.as_mut())).for_each(rename);
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::onnx::AttributeProto;
+    use super::*;
+
+    fn part(more: NodeProto) -> ModelProto {
+        let node = vec![NodeProto::new("Relu", "r", &["a long name of an input"], &["a long name of an output"]), more];
+        let graph = GraphProto {
+            node,
+            input: vec![ValueInfoProto::named("a long name of an input")],
+            output: ["a long name of an output", "end"].map(ValueInfoProto::named).into(),
+            ..GraphProto::default()
+        };
+        ModelProto { graph: Some(graph), ..ModelProto::default() }
+    }
+
+    /// Goal: whoever reads or makes a renamed tensor does so by its new name.
+    #[test]
+    fn names_are_shortened_wherever_they_stand() {
+        let mut model = part(NodeProto::new("Add", "a", &["a long name of an output", "w"], &["end"]));
+        assert_eq!(shorten(&mut model), ["offramp_out0", "offramp_out1"]);
+        let graph = model.graph.expect("a graph");
+        let names: Vec<&str> = graph.input.iter().chain(&graph.output).map(ValueInfoProto::name).collect();
+        assert_eq!(names, ["offramp_in", "offramp_out0", "offramp_out1"]);
+        assert_eq!(
+            (&graph.node[0].input, &graph.node[0].output),
+            (&vec!["offramp_in".into()], &vec!["offramp_out0".into()])
+        );
+        assert_eq!(graph.node[1].input, ["offramp_out0", "w"]);
+    }
+
+    /// Goal: a subgraph that reads from outside finds what it reads.
+    #[test]
+    fn names_stay_where_a_subgraph_may_read_them() {
+        let mut inside = NodeProto::new("If", "i", &["w"], &["end"]);
+        inside.attribute.push(AttributeProto { g: Some(GraphProto::default()), ..AttributeProto::default() });
+        let mut model = part(inside);
+        let before = model.clone();
+        assert_eq!(shorten(&mut model), ["a long name of an output", "end"]);
+        assert_eq!(model, before);
+    }
 }

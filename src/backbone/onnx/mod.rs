@@ -87,6 +87,11 @@ impl NodeProto {
         self.output.iter().map(String::as_str).filter(|name| !name.is_empty())
     }
 
+    /// Whether it runs graphs of its own.
+    pub(super) fn has_subgraphs(&self) -> bool {
+        self.subgraphs().next().is_some()
+    }
+
     fn subgraphs(&self) -> impl Iterator<Item = &GraphProto> {
         self.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
     }
