@@ -61,36 +61,47 @@ pub(super) fn paces(backbone: &Backbone) -> Result<Vec<Pace>, BackboneError> {
     let way = if backbone.optimised.is_some() { Split::Optimised } else { Split::Plain };
     let (mut cut, mut whole) = (backbone.chain_of(&exits, way, &[])?, backbone.uncut()?);
     let clock = backbone.clock();
-    let mut run = |rows| -> Result<Round, EngineError> {
+    let mut run = |rows, rounds: &mut Rounds| -> Result<f64, EngineError> {
         let pieces = pieces(clock, &mut cut, rows)?;
         whole.load(rows);
-        Ok(Round { pieces, whole: clock.timed(|| whole.run(0, rows).map(drop))? })
+        let whole = clock.timed(|| whole.run(0, rows).map(drop))?;
+        rounds.turns.push((pieces.iter().sum(), whole));
+        rounds.pieces.push(pieces);
+        Ok(whole)
     };
-    run(1)?;
-    let rows = pace::candidates(backbone.prepared.batches, run(1)?.whole);
-    let mut rounds: Vec<Vec<Round>> = rows.iter().map(|_| Vec::new()).collect();
-    let began = Instant::now();
-    while !TO_PACE.is_spent(rounds[0].len(), began) {
-        for (rounds, &rows) in rounds.iter_mut().zip(&rows) {
-            rounds.push(run(rows)?);
+    run(1, &mut Rounds::default())?;
+    let rows = pace::candidates(backbone.prepared.batches, run(1, &mut Rounds::default())?);
+    let mut tried: Vec<(usize, Rounds)> = rows.into_iter().map(|rows| (rows, Rounds::default())).collect();
+    let (mut count, began) = (0, Instant::now());
+    while !TO_PACE.is_spent(count, began) {
+        count += 1;
+        for (rows, rounds) in &mut tried {
+            run(*rows, rounds)?;
         }
     }
-    Ok(rows.into_iter().zip(&rounds).map(|(rows, rounds)| Pace { rows, timing: timing(rows, rounds) }).collect())
+    Ok(tried.into_iter().map(|(rows, rounds)| Pace { rows, timing: rounds.timing(rows) }).collect())
 }
 
-/// Milliseconds of a batch: of each segment, and of the uncut model.
-struct Round {
-    pieces: Vec<f64>,
-    whole: f64,
+/// Milliseconds of a batch, round by round.
+#[derive(Default)]
+struct Rounds {
+    /// Of each segment.
+    pieces: Vec<Vec<f64>>,
+    /// Of the chain, and of the uncut model in turn with it.
+    turns: Vec<(f64, f64)>,
 }
 
-fn timing(rows: usize, rounds: &[Round]) -> Timing {
-    let over = |value: &dyn Fn(&Round) -> f64| median(warm(rounds).iter().map(value).collect());
-    let segments = rounds.first().map_or(0, |round| round.pieces.len());
-    Timing {
-        segments_ms: (0..segments).map(|at| over(&|round| round.pieces[at] / rows as f64)).collect(),
-        whole_ms: over(&|round| round.whole / rows as f64),
-        ratio: over(&|round| round.pieces.iter().sum::<f64>() / round.whole),
+impl Rounds {
+    /// Medians per frame, of batches of so many rows.
+    fn timing(&self, rows: usize) -> Timing {
+        let (pieces, turns) = (warm(&self.pieces), warm(&self.turns));
+        let segments = pieces.first().map_or(0, Vec::len);
+        let per_frame = |values: Vec<f64>| median(values) / rows as f64;
+        Timing {
+            segments_ms: (0..segments).map(|at| per_frame(pieces.iter().map(|times| times[at]).collect())).collect(),
+            whole_ms: per_frame(turns.iter().map(|(_, whole)| *whole).collect()),
+            ratio: median(turns.iter().map(|(chain, whole)| chain / whole).collect()),
+        }
     }
 }
 
@@ -113,30 +124,21 @@ pub(super) fn time(backbone: &Backbone, exits: &[ExitId], batch: usize) -> Resul
     let frames = noise(batch * backbone.plan().input.len());
     cut.load(batch).copy_from_slice(&frames);
     whole.load(batch).copy_from_slice(&frames);
-    let (clock, segments) = (backbone.clock(), exits.len() + 1);
+    let clock = backbone.clock();
     // In turns, and nothing else between: whoever ran before would leave its tensors in the caches.
-    let mut rounds = Vec::new();
+    let mut rounds = Rounds::default();
     let began = Instant::now();
-    while !TO_SHOW.is_spent(rounds.len(), began) {
+    while !TO_SHOW.is_spent(rounds.turns.len(), began) {
         let chain = clock.timed(|| pass(&mut cut, batch, |cut, segment, rows| cut.run(segment, rows).map(drop)))?;
         whole.load(batch);
-        rounds.push((chain, clock.timed(|| whole.run(0, batch).map(drop))?));
+        rounds.turns.push((chain, clock.timed(|| whole.run(0, batch).map(drop))?));
     }
     // Looking at the clock within a chain costs something too: its segments are timed by themselves.
-    let mut times = Vec::new();
     let (began, effort) = (Instant::now(), Effort { most: TO_SHOW.most, ..TO_CUT });
-    while !effort.is_spent(times.len(), began) {
-        times.push(pieces(clock, &mut cut, batch)?);
+    while !effort.is_spent(rounds.pieces.len(), began) {
+        rounds.pieces.push(pieces(clock, &mut cut, batch)?);
     }
-    let (rounds, pieces) = (warm(&rounds), warm(&times));
-    let per_frame = 1.0 / batch as f64;
-    Ok(Timing {
-        segments_ms: (0..segments)
-            .map(|at| median(pieces.iter().map(|times| times[at] * per_frame).collect()))
-            .collect(),
-        whole_ms: median(rounds.iter().map(|(_, whole)| whole * per_frame).collect()),
-        ratio: median(rounds.iter().map(|(chain, whole)| chain / whole).collect()),
-    })
+    Ok(rounds.timing(batch))
 }
 
 /// All rounds but the first, which warmed caches and arenas, if there are others.

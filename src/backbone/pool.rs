@@ -2,10 +2,11 @@
 //!
 //! Pictures are averaged over a g x g grid, tokens over all tokens with the first one beside. Pure.
 
+use std::ops::Range;
+
 use super::blocked::Grid;
 use super::onnx::{FLOAT, NodeProto, TensorProto};
 use super::split::Port;
-use std::ops::Range;
 
 /// Values per frame that any head may be given.
 const WIDTH: usize = 1024;

@@ -141,7 +141,7 @@ pub(super) enum Feed<'a> {
 impl Feed<'_> {
     /// As the session takes it; borrowed, not copied.
     pub(super) fn value(&self, rows: usize, dims: &[usize]) -> Result<SessionInputValue<'_>, SessionError> {
-        // A tensor that is passed on whole needs no other made of it, which takes a twentieth of a small segment's time.
+        // A tensor that goes on whole is handed on as it is: making another of it takes time that small segments show.
         if let Feed::Rows(buffer, 0) = self
             && buffer.shape.split_first().is_some_and(|(first, rest)| *first == rows && rest == dims)
         {

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
+use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::arguments;
@@ -48,6 +50,9 @@ pub struct InspectArgs {
 /// When the model cannot be loaded, an exit is unknown, or the drawing cannot be written.
 pub fn run(args: InspectArgs) -> anyhow::Result<()> {
     let options = LoadOptions::on(&args.provider, args.threads);
+    // Seen on a terminal only: a large model is timed for a minute.
+    let progress = ProgressBar::new_spinner().with_message("loading the model");
+    progress.enable_steady_tick(Duration::from_millis(250));
     let backbone = Engine::load(&args.model, &options)?.backbone;
     let points = backbone.cut_points();
     if let Some(file) = &args.svg {
@@ -59,8 +64,10 @@ pub fn run(args: InspectArgs) -> anyhow::Result<()> {
     };
     let mut timings = BTreeMap::new();
     for batch in BATCHES {
+        progress.set_message(format!("timing batches of {batch}"));
         timings.insert(batch, Times { model: backbone.time(&exits, batch)?, head_ms: head_ms(backbone.plan(), batch) });
     }
+    progress.finish_and_clear();
     if args.json {
         println!("{}", as_json(&backbone, &points, &exits, &timings));
     } else {
