@@ -6,41 +6,10 @@
 #![allow(clippy::inline_always, reason = "what is not inlined is not compiled for the registers that were picked")]
 
 use std::array;
-use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
-/// The windows that a picture is averaged over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Grid {
-    pub(super) channels: usize,
-    pub(super) height: usize,
-    pub(super) width: usize,
-    /// Rows of pixels of each row of windows.
-    pub(super) rows: Vec<Range<usize>>,
-    /// Columns of pixels of each column of windows.
-    pub(super) columns: Vec<Range<usize>>,
-}
-
-impl Grid {
-    /// Features of a frame: `channels x rows x columns`.
-    fn features(&self) -> usize {
-        self.channels * self.windows()
-    }
-
-    /// Every window: its rows and its columns of pixels.
-    fn each(&self) -> impl Iterator<Item = (&Range<usize>, &Range<usize>)> {
-        self.rows.iter().flat_map(|rows| self.columns.iter().map(move |columns| (rows, columns)))
-    }
-
-    fn windows(&self) -> usize {
-        self.rows.len() * self.columns.len()
-    }
-
-    fn pixels(&self) -> usize {
-        self.height * self.width
-    }
-}
+use super::pool::Grid;
 
 /// A grid over `[ceil(channels / block), height, width, block]`, what is beyond the channels being padding.
 #[derive(Debug, Clone, PartialEq, Eq)]

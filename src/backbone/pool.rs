@@ -4,7 +4,6 @@
 
 use std::ops::Range;
 
-use super::blocked::Grid;
 use super::onnx::{FLOAT, NodeProto, TensorProto};
 use super::split::Port;
 
@@ -32,6 +31,38 @@ pub(super) struct Pooling {
     pub(super) width: usize,
     /// What they average over, where a picture is.
     pub(super) grid: Option<Grid>,
+}
+
+/// The windows that a picture is averaged over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Grid {
+    pub(super) channels: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+    /// Rows of pixels of each row of windows.
+    pub(super) rows: Vec<Range<usize>>,
+    /// Columns of pixels of each column of windows.
+    pub(super) columns: Vec<Range<usize>>,
+}
+
+impl Grid {
+    /// Features of a frame: `channels x rows x columns`.
+    pub(super) fn features(&self) -> usize {
+        self.channels * self.windows()
+    }
+
+    /// Every window: its rows and its columns of pixels.
+    pub(super) fn each(&self) -> impl Iterator<Item = (&Range<usize>, &Range<usize>)> {
+        self.rows.iter().flat_map(|rows| self.columns.iter().map(move |columns| (rows, columns)))
+    }
+
+    pub(super) fn windows(&self) -> usize {
+        self.rows.len() * self.columns.len()
+    }
+
+    pub(super) fn pixels(&self) -> usize {
+        self.height * self.width
+    }
 }
 
 /// Most values per frame that heads of `hidden` units are given in a model of so many FLOPs.
@@ -113,7 +144,7 @@ impl Build {
     fn grid(&mut self, from: &str, channels: usize, height: usize, width: usize) -> (String, usize) {
         let grid = finest_grid(channels, height, width, self.width_max);
         let (rows, columns) = (Windows::over(height, grid), Windows::over(width, grid));
-        let (above, beside) = (rows.pixels(height), columns.pixels(width));
+        let (above, beside) = (rows.pixels(height, grid), columns.pixels(width, grid));
         self.grid = Some(Grid { channels, height, width, rows: above, columns: beside });
         if grid == 1 {
             return (self.node("GlobalAveragePool", &[from], |node| node), channels);
@@ -166,12 +197,11 @@ impl Windows {
         Self::of(length - (grid - 1) * stride, stride, 0, 0)
     }
 
-    /// The pixels in each window; padding is none.
-    fn pixels(&self, length: usize) -> Vec<Range<usize>> {
-        let pixel = |at: i64| usize::try_from(at).unwrap_or(0).min(length);
-        let firsts = (-self.before..).step_by(usize::try_from(self.stride).unwrap_or(1));
-        let fitting = firsts.take_while(|from| from + self.size <= length as i64 + self.after);
-        fitting.map(|from| pixel(from)..pixel(from + self.size)).collect()
+    /// The pixels in each of `grid` windows; padding is none.
+    fn pixels(&self, length: usize, grid: usize) -> Vec<Range<usize>> {
+        let [size, stride, before] = [self.size, self.stride, self.before].map(|int| usize::try_from(int).unwrap_or(0));
+        let pixel = |at: usize| at.saturating_sub(before).min(length);
+        (0..grid).map(|window| pixel(window * stride)..pixel(window * stride + size)).collect()
     }
 
     fn of(size: usize, stride: usize, before: usize, after: usize) -> Self {
@@ -214,7 +244,7 @@ mod tests {
                 prop_assert!(*from.max(&0) < *to.min(&length), "empty window");
             }
             let inside = |(from, to): &(i64, i64)| (*from.max(&0)) as usize..(*to.min(&length)) as usize;
-            prop_assert_eq!(w.pixels(side), windows.iter().map(inside).collect::<Vec<_>>());
+            prop_assert_eq!(w.pixels(side, grid), windows.iter().map(inside).collect::<Vec<_>>());
             prop_assert!(w.before < w.size && w.after < w.size, "the runtime refuses wider pads");
         }
     }
