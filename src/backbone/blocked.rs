@@ -37,19 +37,17 @@ impl Blocked {
     /// Finds the layout of `tensor`, some rows, by what the graph's own nodes made of it. `None` where no layout gives these
     /// features to the bit, or the values do not tell which.
     pub(super) fn found(grid: &Grid, tensor: &[f32], features: &[f32]) -> Option<Self> {
-        let fits = |block: &Block| {
-            let blocked = Self { grid: grid.clone(), block: *block };
+        let fits = |layout: &Self| {
             let mut made = Vec::new();
-            let whole = tensor.len().is_multiple_of(blocked.row()) && !tensor.is_empty();
-            whole && {
-                tensor.chunks_exact(blocked.row()).for_each(|row| blocked.pool(row, &mut made));
-                made.len() == features.len() && made.iter().zip(features).all(|(a, b)| a.to_bits() == b.to_bits())
-            }
+            tensor.chunks_exact(layout.row()).for_each(|row| layout.pool(row, &mut made));
+            let whole = tensor.len().is_multiple_of(layout.row()) && !tensor.is_empty();
+            whole && made.iter().map(|value| value.to_bits()).eq(features.iter().map(|value| value.to_bits()))
         };
-        let found: Vec<Block> = [Block::Eight, Block::Sixteen].into_iter().filter(fits).collect();
+        let layouts = [Block::Eight, Block::Sixteen].map(|block| Self { grid: grid.clone(), block });
+        let found: Vec<Self> = layouts.into_iter().filter(fits).collect();
         // One pixel lies the same in both.
         let told = found.len() == 1 || grid.pixels() == 1;
-        found.first().filter(|_| told).map(|&block| Self { grid: grid.clone(), block })
+        found.into_iter().next().filter(|_| told)
     }
 
     /// Elements of a frame's tensor.

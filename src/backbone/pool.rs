@@ -145,12 +145,14 @@ impl Build {
         let grid = finest_grid(channels, height, width, self.width_max);
         let (rows, columns) = (Windows::over(height, grid), Windows::over(width, grid));
         let (above, beside) = (rows.pixels(height, grid), columns.pixels(width, grid));
-        self.grid = Some(Grid { channels, height, width, rows: above, columns: beside });
+        let averaged = Grid { channels, height, width, rows: above, columns: beside };
+        let features = averaged.features();
+        self.grid = Some(averaged);
         if grid == 1 {
-            return (self.node("GlobalAveragePool", &[from], |node| node), channels);
+            return (self.node("GlobalAveragePool", &[from], |node| node), features);
         }
         if grid == height && grid == width {
-            return (from.to_owned(), channels * grid * grid);
+            return (from.to_owned(), features);
         }
         let pool = self.node("AveragePool", &[from], |node| {
             node.with_ints("kernel_shape", &[rows.size, columns.size])
@@ -158,7 +160,7 @@ impl Build {
                 .with_ints("pads", &[rows.before, columns.before, rows.after, columns.after])
                 .with_int("count_include_pad", 0)
         });
-        (pool, channels * grid * grid)
+        (pool, features)
     }
 }
 
