@@ -11,6 +11,8 @@ mod fit;
 mod jpeg;
 mod picture;
 mod raw;
+mod refusal;
+mod shape;
 mod webp;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,6 +24,8 @@ use fit::Fitter;
 pub(crate) use jpeg::{End as JpegEnd, START as JPEG_START, end_of_picture as jpeg_end};
 use picture::Format;
 pub(crate) use raw::content_type_u8;
+use refusal::shorten;
+use shape::Shape;
 
 /// What a frame may cost before it is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,21 +61,6 @@ impl Pixels {
     #[must_use]
     pub fn content_type(&self) -> String {
         content_type_u8(self.height, self.width, self.channels)
-    }
-}
-
-/// An 8-bit picture in the decoder's scratch memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Shape {
-    width: usize,
-    height: usize,
-    /// Interleaved channels: 1 (grey) or 3 (red, green, blue).
-    channels: usize,
-}
-
-impl Shape {
-    fn len(self) -> usize {
-        self.width * self.height * self.channels
     }
 }
 
@@ -183,11 +172,6 @@ fn unknown_words(payload: &[u8], content_type: Option<&str>) -> String {
     let start = payload.iter().take(8).fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     let declared = content_type.map_or_else(String::new, |text| format!(", content-type {:?}", shorten(text)));
     format!("starts with {start}, which is neither JPEG, PNG nor WebP{declared}")
-}
-
-/// At most 64 characters of foreign text.
-fn shorten(text: &str) -> String {
-    text.chars().take(64).collect()
 }
 
 fn panic_words(panic: &(dyn std::any::Any + Send)) -> String {

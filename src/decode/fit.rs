@@ -4,8 +4,7 @@ use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::{U8, U8x3};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
-use super::Shape;
-use super::picture::{luma, sized};
+use super::shape::{Shape, luma, sized};
 use crate::frame::{Channels, InputSpec, Layout, RejectReason, Rejection, Resize};
 
 /// Resizes and normalises for one backbone, with reused buffers.

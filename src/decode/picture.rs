@@ -9,7 +9,9 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::{Shape, jpeg, webp};
+use super::refusal::{check_size, corrupt, too_large};
+use super::shape::{Shape, luma, sized};
+use super::{jpeg, webp};
 use crate::frame::{RejectReason, Rejection};
 
 /// Progressive JPEGs have some 10 scans; each costs a pass over all coefficients, so a hostile one could hold a lane.
@@ -168,13 +170,6 @@ impl Samples {
     }
 }
 
-/// Rec. 601 luma in Pillow's fixed-point form, so that a grey model sees what its trainer saw.
-pub(super) fn luma(red: u8, green: u8, blue: u8) -> u8 {
-    let sum = 19_595 * u32::from(red) + 38_470 * u32::from(green) + 7_471 * u32::from(blue) + 0x8000;
-    // The weights add up to 2^16, so the shifted sum is at most 255.
-    (sum >> 16).min(255) as u8
-}
-
 /// 16-bit samples (native byte order, as `image` writes them) to 8 bits, rounded, in place.
 fn narrow(bytes: &mut Vec<u8>) {
     let length = bytes.len() / 2;
@@ -185,37 +180,11 @@ fn narrow(bytes: &mut Vec<u8>) {
     bytes.truncate(length);
 }
 
-/// The first `length` bytes of a reused buffer; their content is old.
-pub(super) fn sized(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
-    buffer.resize(length, 0);
-    buffer.as_mut_slice()
-}
-
 fn limits(max_pixels: u64) -> Limits {
     let mut limits = Limits::default();
     // Four 16-bit samples per pixel, and as much again for the decoder's own rows and chunks.
     limits.max_alloc = Some(max_pixels.saturating_mul(16).saturating_add(1 << 20));
     limits
-}
-
-/// Checks the header's word before anything is allocated for it.
-pub(super) fn check_size(width: u64, height: u64, max_pixels: u64) -> Result<(), Rejection> {
-    if width == 0 || height == 0 {
-        return Err(corrupt(format!("{width} x {height} pixels")));
-    }
-    if width.checked_mul(height).is_none_or(|pixels| pixels > max_pixels) {
-        return Err(too_large(width, height, max_pixels));
-    }
-    Ok(())
-}
-
-fn too_large(width: impl std::fmt::Display, height: impl std::fmt::Display, max_pixels: u64) -> Rejection {
-    Rejection::new(RejectReason::TooLarge, format!("{width} x {height} pixels, the limit is {max_pixels} in all"))
-}
-
-pub(super) fn corrupt(detail: impl Into<String>) -> Rejection {
-    let detail: String = detail.into();
-    Rejection::new(RejectReason::Corrupt, detail.chars().take(200).collect::<String>())
 }
 
 fn image_fault(error: &ImageError) -> Rejection {

@@ -1,7 +1,7 @@
 //! Raw tensors, declared by their content type. Pure.
 
-use super::Shape;
-use super::picture::check_size;
+use super::refusal::{check_size, shorten};
+use super::shape::Shape;
 use crate::frame::{InputSpec, Layout, RejectReason, Rejection};
 
 /// The media type that declares a raw tensor.
@@ -53,11 +53,11 @@ fn parse(dtype: Option<&str>, shape: Option<&str>) -> Result<Declared, Rejection
     let dtype = match dtype {
         Some("u8" | "uint8") => Dtype::U8,
         Some("f32" | "float32") => Dtype::F32,
-        Some(other) => return Err(bad(format!("dtype {:?} is neither u8 nor f32", super::shorten(other)))),
+        Some(other) => return Err(bad(format!("dtype {:?} is neither u8 nor f32", shorten(other)))),
         None => return Err(bad("the content type names no dtype; say dtype=u8 or dtype=f32")),
     };
     let shape = shape.ok_or_else(|| bad("the content type names no shape; say shape=HEIGHTxWIDTHxCHANNELS"))?;
-    let wrong = || bad(format!("shape {:?} is not HEIGHTxWIDTHxCHANNELS", super::shorten(shape)));
+    let wrong = || bad(format!("shape {:?} is not HEIGHTxWIDTHxCHANNELS", shorten(shape)));
     let dims: Result<Vec<usize>, _> = shape.split('x').take(4).map(str::parse).collect();
     let (height, width, channels) = match *dims.map_err(|_| wrong())?.as_slice() {
         [height, width] => (height, width, 1),

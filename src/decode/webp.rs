@@ -2,7 +2,7 @@
 //!
 //! The decoder checks a frame's own size against the canvas only after it has made room for the frame; so look first.
 
-use super::picture::{check_size, corrupt};
+use super::refusal::{check_size, corrupt};
 use crate::frame::{RejectReason, Rejection};
 
 /// Chunks that are still believed in one file; real ones have up to seven.
