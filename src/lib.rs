@@ -13,6 +13,7 @@
 //! ```
 
 // The nouns: what travels. They import nothing else of ours.
+pub mod audit;
 pub mod config;
 pub mod frame;
 pub mod plan;
