@@ -59,7 +59,7 @@ results: build ## Measure the README's tables of results again, and write them i
 	@models/fashion-resnet18/fetch.py target/fashion
 	@.ci/results.py --readme $(ARGS)
 
-chaos: need runtime ## Kill the broker and the workers CHAOS_KILLS times under load (default 20); nothing may be lost
+chaos: need runtime ## CHAOS_KILLS kills (default 20) and as many signals and rebalances under load, ordered by CHAOS_SEED; nothing may be lost
 	@CHAOS_KILLS=$${CHAOS_KILLS:-20} .ci/test chaos
 
 fuzz: need ## Foreign bytes into the reader of models for FUZZ_SECONDS (default 120), with libFuzzer
