@@ -33,6 +33,8 @@ pub mod lane;
 // What is learned, and how.
 pub mod heads;
 pub mod learn;
+/// Both of them, between workers.
+pub mod fleet;
 
 // Around it.
 mod files;

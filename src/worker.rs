@@ -16,14 +16,14 @@ use crate::config::Config;
 use crate::decode::{DecodeLimits, Decoder};
 use crate::engine::Engine;
 use crate::files;
-use crate::heads::store::{HeadStore, Learned, StoreError};
+use crate::fleet::budget::Purse;
+use crate::fleet::leader::Leader;
+use crate::fleet::store::{HeadStore, Learned, StoreError};
 use crate::heads::{HeadSet, HmacKey, Registry};
 use crate::ingest::{Ingest, IngestError, Ledger, Queued};
 use crate::kafka::Clients;
 use crate::lane::{Handover, Lane, LaneError, LaneOptions, hand_over};
 use crate::learn::LearnConfig;
-use crate::learn::budget::Purse;
-use crate::learn::leader::Leader;
 use crate::observe::telemetry::Telemetry;
 use crate::publish::{Outputs, PublishError, Publisher, SampleSink};
 

@@ -5,7 +5,7 @@
 
 use clap::Parser as _;
 use offramp::cli::{Cli, EXIT_USAGE, exit_code, told};
-use offramp::heads::store::read_all;
+use offramp::fleet::store::read_all;
 use rdkafka::mocking::MockCluster;
 
 /// The exit code and the message of a command line that must fail.

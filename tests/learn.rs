@@ -10,8 +10,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use learn_support::{Fleet, World, costs, quick};
+use offramp::fleet::budget::{Budget, Purse};
 use offramp::heads::PolicyState;
-use offramp::learn::budget::{Budget, Purse};
 use offramp::learn::{LearnConfig, Learner, Pace, Step, Unpaced};
 
 #[test]

@@ -11,14 +11,13 @@ pub(crate) mod head;
 mod policy;
 mod registry;
 pub(crate) mod set;
-pub mod store;
 pub mod snapshot;
 mod suspicion;
 
 pub use confidence::{Confidence, Threshold};
 pub use head::{Head, HeadError, HeadParts, MAX_FEATURES, MAX_HIDDEN, MAX_OUTPUTS, Scratch, Verdict};
-pub use policy::{LEAST_AUDIT_RATE, Policy, PolicyExit, PolicyState};
+pub use policy::{Certificate, LEAST_AUDIT_RATE, Policy, PolicyExit, PolicyState};
 pub use registry::{Accepted, Registry};
-pub use set::{Certificate, Decision, HeadSet, PathAnswer};
+pub use set::{Decision, HeadSet, PathAnswer};
 pub use snapshot::{HmacKey, RecordHeader, SnapshotRejection};
 pub use suspicion::{BINS, Reference, SUSPICION_WINDOW, SUSPICIOUS_RATE, Suspicion};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::heads::{Certificate, Reference};
+use crate::heads::Reference;
 use crate::plan::ExitId;
 
 /// Least share of frames that is audited, whatever the fleet's limit: the least that `exits.audit_floor` may be. So no audit
@@ -33,6 +33,23 @@ impl PolicyState {
             Self::Alarm => "alarm",
         }
     }
+}
+
+/// The promise of a policy: P(served answer != backbone's) <= `epsilon`, with confidence 1 - `delta`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Promised disagreement, a share of all frames.
+    pub epsilon: f64,
+    /// Probability that the promise is wrong.
+    pub delta: f64,
+    /// Audits that it was tested on, none of which trained the heads.
+    pub n: u64,
+    /// Audits on which the served answer would have differed from the backbone's.
+    pub disagreements: u64,
+    /// What these audits say of the disagreement at the threshold in force: Clopper-Pearson's upper bound at the share of
+    /// `delta` that this look had. The threshold was chosen with the same audits, so what is promised is `epsilon`, and this
+    /// is how near to it they came.
+    pub bound: f64,
 }
 
 /// One exit of a policy, by the head that it needs.

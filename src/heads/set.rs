@@ -5,27 +5,11 @@
 use std::sync::Arc;
 
 use half::f16;
-use serde::{Deserialize, Serialize};
 
-use crate::heads::{Confidence, Head, Policy, Reference, SUSPICIOUS_RATE, Scratch, Suspicion, Threshold, Verdict};
+use crate::heads::{
+    Certificate, Confidence, Head, Policy, Reference, SUSPICIOUS_RATE, Scratch, Suspicion, Threshold, Verdict,
+};
 use crate::plan::ExitId;
-
-/// The promise of a policy: P(served answer != backbone's) <= `epsilon`, with confidence 1 - `delta`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Certificate {
-    /// Promised disagreement, a share of all frames.
-    pub epsilon: f64,
-    /// Probability that the promise is wrong.
-    pub delta: f64,
-    /// Audits that it was tested on, none of which trained the heads.
-    pub n: u64,
-    /// Audits on which the served answer would have differed from the backbone's.
-    pub disagreements: u64,
-    /// What these audits say of the disagreement at the threshold in force: Clopper-Pearson's upper bound at the share of
-    /// `delta` that this look had. The threshold was chosen with the same audits, so what is promised is `epsilon`, and this
-    /// is how near to it they came.
-    pub bound: f64,
-}
 
 /// One exit of a policy.
 #[derive(Debug, Clone)]

@@ -5,12 +5,8 @@
 //! `select`, `certify`, `version` (trained on the past, judged on what came after), `watch`, [`Learner`] (the whole),
 //! `publication` (what goes out).
 
-pub mod budget;
-mod cap;
 mod certify;
 mod config;
-mod inbox;
-pub mod leader;
 mod learner;
 mod mlp;
 mod publication;

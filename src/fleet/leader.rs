@@ -19,10 +19,10 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use super::budget::{Budget, Purse};
 use super::cap::Cap;
 use super::inbox::{Inbox, Input};
-use super::{EncodeError, LearnConfig, Learner, Publication, Sample};
-use crate::heads::store::{self, Learned, StoreError};
+use super::store::{self, Learned, StoreError};
 use crate::heads::{HmacKey, Registry};
 use crate::kafka::{Consequence, Quiet, REQUEST_TIMEOUT, consequence};
+use crate::learn::{EncodeError, LearnConfig, Learner, Publication, Sample};
 use crate::observe::telemetry::Telemetry;
 use crate::plan::{CostTable, Plan};
 

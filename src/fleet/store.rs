@@ -14,7 +14,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::{Accepted, HeadSet, Registry};
+use crate::heads::{Accepted, HeadSet, Registry};
 use crate::kafka::{Consequence, Quiet, consequence, log_polled};
 use crate::observe::telemetry::Telemetry;
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Learner, Pace, Publication, Step};
+use crate::learn::{Learner, Pace, Publication, Step};
 
 /// Longest stretch of work before new samples are looked at: an alarm must not wait for a training.
 const STRETCH: Duration = Duration::from_millis(250);
