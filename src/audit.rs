@@ -26,7 +26,9 @@ impl CameraId {
     fn hash(kind: &[u8], parts: &[&[u8]]) -> Self {
         let mut hash = blake3::Hasher::new();
         hash.update(kind);
-        parts.iter().for_each(|part| drop(hash.update(part)));
+        for part in parts {
+            hash.update(part);
+        }
         let mut word = [0; 8];
         hash.finalize_xof().fill(&mut word);
         Self(u64::from_le_bytes(word))

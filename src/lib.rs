@@ -30,6 +30,9 @@ pub mod publish;
 /// Carries frames through the five steps above.
 pub mod lane;
 
+// What is promised, and how it is tested.
+pub mod promise;
+
 // What is learned, and how.
 pub mod heads;
 pub mod learn;

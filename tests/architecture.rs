@@ -30,7 +30,7 @@ const NOUNS: &[(&str, &[&str])] = &[
 ];
 
 /// Logic that runs without Kafka, ONNX Runtime, files, metrics or a clock, and is tested in milliseconds.
-const PURE: &[&str] = &["cascade", "batch", "decode", "heads", "learn"];
+const PURE: &[&str] = &["cascade", "batch", "decode", "heads", "learn", "promise"];
 
 /// What pure logic must not touch.
 const IMPURE: &[&str] = &[

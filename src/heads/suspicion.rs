@@ -59,7 +59,7 @@ impl Reference {
 
     /// Scenes last: frames that come in bursts vary more from window to window than independent ones would. The same
     /// spread over fewer audits makes every comparison weaker, until none of these windows is suspicious or little is left.
-    fn calmed(self, windows: &[[u32; BINS]]) -> Self {
+    pub(crate) fn calmed(self, windows: &[[u32; BINS]]) -> Self {
         let total: u32 = self.counts.iter().sum();
         let mut worth = f64::from(total);
         loop {

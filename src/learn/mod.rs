@@ -2,7 +2,7 @@
 //!
 //! Pure: it has no clock, no Kafka, no threads and no metrics; what it does is a function of the samples, the cost table,
 //! the seed and the order of the calls. Read in this order: `sample` (what comes in), `window`, `trainer` (over `mlp`),
-//! `select`, `certify`, `version` (trained on the past, judged on what came after), `watch`, [`Learner`] (the whole),
+//! `select`, `certify`, `version` (trained on the past, judged on what came after), [`crate::promise::watch`], [`Learner`] (the whole),
 //! `publication` (what goes out).
 
 mod certify;
@@ -16,7 +16,6 @@ mod select;
 mod status;
 mod trainer;
 mod version;
-mod watch;
 mod window;
 
 pub use certify::{CandidateHead, CertifiedHead, CertifiedPath};

@@ -17,9 +17,9 @@ use crate::learn::sample::{Sample, SampleRejection};
 use crate::learn::select;
 use crate::learn::trainer::Training;
 use crate::learn::version::Version;
-use crate::learn::watch::{Doubt, Watch};
 use crate::learn::window::Window;
 use crate::plan::{CostTable, Plan};
+use crate::promise::watch::{Doubt, Watch};
 
 /// Least share of the training audits that is kept for temperatures and for the choice of exits.
 const TUNE_SHARE: f64 = 0.1;
@@ -295,7 +295,7 @@ impl Learner {
     /// Exits off, everything audited, and learn again from what came after the change.
     fn raise_alarm(&mut self, mark: u64) -> Publication {
         self.alarms += 1;
-        self.alarmed_at = (self.watch.audits, self.watch.disagreements);
+        self.alarmed_at = (self.watch.audits(), self.watch.disagreements());
         self.epoch = mark.max(self.window.front_serial());
         self.recalls = self.is_right_mostly();
         self.log_from = self.window.since(self.epoch).next().map_or(self.log_from, |entry| entry.position);

@@ -7,7 +7,7 @@ use crate::heads::{Certificate, Confidence, Policy, PolicyExit, PolicyState, Ref
 use crate::learn::certify::CertifiedHead;
 use crate::learn::publication::Publication;
 use crate::learn::version::Version;
-use crate::learn::watch::Watch;
+use crate::promise::watch::Watch;
 
 use super::{CHEAP_AUDITS_FROM, COMPARE_ROWS, Learner, SUSPICION_AUDITS};
 

@@ -25,7 +25,7 @@ impl Learner {
             suspicious: self.suspicion > 0,
             alarms: self.alarms,
             alarmed_at: self.alarmed_at,
-            watched: (self.watch.audits, self.watch.disagreements),
+            watched: (self.watch.audits(), self.watch.disagreements()),
         }
     }
 

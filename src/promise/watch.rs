@@ -11,7 +11,7 @@ const ALTERNATIVES: [f64; 4] = [0.02, 0.04, 0.10, 0.30];
 
 /// The detector.
 #[derive(Debug, Clone)]
-pub(crate) struct Watch {
+pub struct Watch {
     epsilon: f64,
     limit: f64,
     bets: [f64; 4],
@@ -20,9 +20,9 @@ pub(crate) struct Watch {
     /// of the change.
     excursions: [f64; 4],
     starts: [u64; 4],
-    /// Audits and disagreements since the policy came into force.
-    pub(crate) audits: u64,
-    pub(crate) disagreements: u64,
+    /// Seen since it began.
+    audits: u64,
+    disagreements: u64,
 }
 
 fn bets(epsilon: f64) -> [f64; 4] {
@@ -39,7 +39,8 @@ fn payoff(bet: f64, epsilon: f64, disagrees: bool) -> f64 {
 
 impl Watch {
     /// `frames` is the expected number of frames between two false alarms, at least.
-    pub(crate) fn new(epsilon: f64, frames: f64) -> Self {
+    #[must_use]
+    pub fn new(epsilon: f64, frames: f64) -> Self {
         Self {
             epsilon,
             limit: frames,
@@ -52,9 +53,21 @@ impl Watch {
         }
     }
 
+    /// Audits seen.
+    #[must_use]
+    pub fn audits(&self) -> u64 {
+        self.audits
+    }
+
+    /// Disagreements among them.
+    #[must_use]
+    pub fn disagreements(&self) -> u64 {
+        self.disagreements
+    }
+
     /// Takes one fresh audit: whether the policy's answer differs from the backbone's, the frames it stands for (one over
     /// the audit rate) and a mark for its place. Returns the mark at which the change seems to have begun, on alarm.
-    pub(crate) fn observe(&mut self, disagrees: bool, frames: f64, mark: u64) -> Option<u64> {
+    pub fn observe(&mut self, disagrees: bool, frames: f64, mark: u64) -> Option<u64> {
         self.audits += 1;
         self.disagreements += u64::from(disagrees);
         let share = frames.max(1.0) / self.bets.len() as f64;
@@ -78,7 +91,7 @@ impl Watch {
 
 /// What the audits of one suspicion say: the same bets, all begun with it. Decides nothing but how long to go on asking.
 #[derive(Debug, Clone)]
-pub(crate) struct Doubt {
+pub struct Doubt {
     epsilon: f64,
     bets: [f64; 4],
     wealth: [f64; 4],
@@ -88,18 +101,21 @@ impl Doubt {
     /// Wealth that leaves a doubt: with a disagreement of at most epsilon, one suspicion in ten at most makes so much.
     const STANDS: f64 = 10.0;
 
-    pub(crate) fn new(epsilon: f64) -> Self {
+    /// Nothing asked yet.
+    #[must_use]
+    pub fn new(epsilon: f64) -> Self {
         Self { epsilon, bets: bets(epsilon), wealth: [1.0 / 4.0; 4] }
     }
 
     /// Takes one audit since the suspicion: whether the policy's answer differs from the backbone's.
-    pub(crate) fn observe(&mut self, disagrees: bool) {
+    pub fn observe(&mut self, disagrees: bool) {
         let bets = self.wealth.iter_mut().zip(self.bets);
         bets.for_each(|(wealth, bet)| *wealth *= payoff(bet, self.epsilon, disagrees));
     }
 
     /// Whether the promise is in doubt.
-    pub(crate) fn stands(&self) -> bool {
+    #[must_use]
+    pub fn stands(&self) -> bool {
         self.wealth.iter().sum::<f64>() >= Self::STANDS
     }
 }
@@ -107,17 +123,17 @@ impl Doubt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::learn::rng::Rng;
+    use crate::promise::dice::Dice;
 
     /// Goal: a doubt is left by twice the promised disagreement more often than not, by what is usual hardly ever. Method:
     /// 200 suspicions of 800 audits each.
     #[test]
     fn doubts_are_left_by_what_is_doubtful() {
-        let mut rng = Rng::new(3);
+        let mut rng = Dice::new(3);
         let mut left = |disagreement: f64| {
             let suspicion = |_: &i32| {
                 let mut doubt = Doubt::new(0.01);
-                (0..800).for_each(|_| doubt.observe(f64::from(rng.unit()) < disagreement));
+                (0..800).for_each(|_| doubt.observe(rng.unit() < disagreement));
                 doubt.stands()
             };
             (0..200).filter(suspicion).count()
@@ -127,10 +143,10 @@ mod tests {
     }
 
     /// Audits until the alarm, at this disagreement; at most `most`.
-    fn audits_until_alarm(disagreement: f64, frames_per_audit: f64, most: u64, rng: &mut Rng) -> u64 {
+    fn audits_until_alarm(disagreement: f64, frames_per_audit: f64, most: u64, rng: &mut Dice) -> u64 {
         let mut watch = Watch::new(0.01, 1e6);
         for audit in 0..most {
-            let disagrees = f64::from(rng.unit()) < disagreement;
+            let disagrees = rng.unit() < disagreement;
             if watch.observe(disagrees, frames_per_audit, audit).is_some() {
                 return audit + 1;
             }
@@ -143,7 +159,7 @@ mod tests {
     #[test]
     fn it_cries_wolf_at_most_once_in_a_million_frames() {
         for frames_per_audit in [1.0, 2.0, 100.0] {
-            let mut rng = Rng::new(17);
+            let mut rng = Dice::new(17);
             let runs = if frames_per_audit > 10.0 { 60 } else { 3 };
             let most = (3e6 / frames_per_audit) as u64;
             let total: u64 = (0..runs).map(|_| audits_until_alarm(0.01, frames_per_audit, most, &mut rng)).sum();
@@ -152,10 +168,10 @@ mod tests {
         }
     }
 
-    /// DESIGN section 6: at 50 % audits a rise to 4 % must be found within 2,000 frames, so within 1,000 audits.
+    /// At 50 % audits a rise to 4 % must be found within 2,000 frames, so within 1,000 audits.
     #[test]
     fn a_rise_to_four_percent_is_found_in_time() {
-        let mut rng = Rng::new(5);
+        let mut rng = Dice::new(5);
         let mut delays: Vec<u64> = (0..200).map(|_| audits_until_alarm(0.04, 2.0, 100_000, &mut rng)).collect();
         delays.sort_unstable();
         assert!(delays[100] < 500, "median {} audits", delays[100]);
@@ -164,11 +180,11 @@ mod tests {
 
     #[test]
     fn the_change_is_dated() {
-        let mut rng = Rng::new(9);
+        let mut rng = Dice::new(9);
         let mut watch = Watch::new(0.01, 1e6);
         for audit in 0..5000u64 {
             let disagreement = if audit < 3000 { 0.002 } else { 0.2 };
-            if let Some(start) = watch.observe(f64::from(rng.unit()) < disagreement, 1.0, audit) {
+            if let Some(start) = watch.observe(rng.unit() < disagreement, 1.0, audit) {
                 assert!((2900..3100).contains(&start), "dated {start}");
                 return;
             }
