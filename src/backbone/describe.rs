@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::Backbone;
+use super::cut::Backbone;
+use super::graph::cut_points::CutPoint;
 
 /// A model's outside.
 #[derive(Debug, Clone, Serialize)]
@@ -61,7 +62,7 @@ impl Backbone {
     /// Every cut point, in order; candidates are some of them.
     #[must_use]
     pub fn cut_points(&self) -> Vec<CutView> {
-        let view = |point: &super::cuts::CutPoint| CutView {
+        let view = |point: &CutPoint| CutView {
             tensor: point.port.tensor.clone(),
             op: point.op.clone(),
             shape: shape(&point.port.dims),

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
 
+use super::config_args::secret;
 use super::{ConfigArgs, LaterArgs};
 use crate::backbone::{Backbone, LoadOptions};
 use crate::config::{Config, ConfigError};
@@ -186,7 +187,7 @@ fn ls(topic: &str, records: &BTreeMap<String, Record>, json: bool) {
 
 fn show(config: &Config, records: Vec<Record>, json: bool) -> anyhow::Result<()> {
     let plan = plan(config)?;
-    let mut registry = Registry::new(&plan, super::secret(config).map_err(ConfigError::from)?);
+    let mut registry = Registry::new(&plan, secret(config).map_err(ConfigError::from)?);
     for record in records {
         // What a worker would ignore is ignored here too; `ls` shows that it is there.
         if let Err(rejection) = registry.accept(&record.key, record.value.as_deref()) {

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::{Config, ENV_PREFIX, Problem, RawConfig, limits};
+use super::defaults::{defaults, slot};
+use super::limits;
+use super::{Config, ConfigError, ENV_PREFIX, Problem, RawConfig};
 
-const DEFAULTS: &str = include_str!("../../config/worker.toml");
 /// The only open table: its keys are librdkafka's.
 const PROPERTIES: &str = "kafka.properties";
 /// Properties that the worker's promises rest on; setting them from outside would break one.
@@ -25,23 +26,63 @@ const RESERVED: [&str; 9] = [
     "transactional.id",
 ];
 
+impl Config {
+    /// Reads the layers: defaults, `file`, `env` (pairs as from [`std::env::vars`]), `sets` (`section.key=value`).
+    ///
+    /// # Errors
+    /// Every unknown key, wrong type and value out of range, all at once.
+    pub fn load(
+        file: Option<&Path>,
+        env: impl IntoIterator<Item = (String, String)>,
+        sets: &[String],
+    ) -> Result<Self, ConfigError> {
+        match Self::survey(file, env, sets) {
+            (Some(config), problems) if problems.is_empty() => Ok(config),
+            (_, problems) => Err(ConfigError { problems }),
+        }
+    }
+
+    /// The same for those who want to look on after the first problem: the settings as far as they could be read, the
+    /// default standing for what could not, and everything that is wrong with them. They are proved only if nothing is.
+    pub fn survey(
+        file: Option<&Path>,
+        env: impl IntoIterator<Item = (String, String)>,
+        sets: &[String],
+    ) -> (Option<Self>, Vec<Problem>) {
+        let mut layers = Layers::new();
+        if let Some(path) = file {
+            layers.file(path);
+        }
+        for (name, value) in env {
+            layers.env(&name, &value);
+        }
+        for set in sets {
+            match set.split_once('=') {
+                Some((key, value)) => layers.text(key.trim(), value.trim(), "--set"),
+                None => layers.problem(set, "expected section.key=value", "--set"),
+            }
+        }
+        layers.prove()
+    }
+}
+
 /// The defaults with whatever was laid over them so far, and what was wrong with it.
-pub(super) struct Layers {
+struct Layers {
     table: Table,
     sources: BTreeMap<String, String>,
     problems: Vec<Problem>,
 }
 
 impl Layers {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self { table: defaults(), sources: BTreeMap::new(), problems: Vec::new() }
     }
 
-    pub(super) fn problem(&mut self, key: &str, reason: impl Into<String>, source: &str) {
+    fn problem(&mut self, key: &str, reason: impl Into<String>, source: &str) {
         self.problems.push(Problem { key: key.into(), reason: reason.into(), source: source.into() });
     }
 
-    pub(super) fn file(&mut self, path: &Path) {
+    fn file(&mut self, path: &Path) {
         let source = format!("file {}", path.display());
         match std::fs::read_to_string(path)
             .map_err(|e| e.to_string())
@@ -53,7 +94,7 @@ impl Layers {
     }
 
     /// One environment variable; those without the prefix are not ours.
-    pub(super) fn env(&mut self, name: &str, value: &str) {
+    fn env(&mut self, name: &str, value: &str) {
         if let Some(key) = name.strip_prefix(ENV_PREFIX) {
             self.text(&env_key(key), value, &format!("environment {name}"));
         }
@@ -70,7 +111,7 @@ impl Layers {
     }
 
     /// A value that arrives as text takes the type of the default that it replaces.
-    pub(super) fn text(&mut self, key: &str, text: &str, source: &str) {
+    fn text(&mut self, key: &str, text: &str, source: &str) {
         let parsed = match self.slot(key) {
             Some(Value::Integer(_)) => text.parse().ok().map(Value::Integer),
             Some(Value::Float(_)) => text.parse().ok().map(Value::Float),
@@ -155,7 +196,7 @@ impl Layers {
         }
     }
 
-    pub(super) fn prove(mut self) -> (Option<Config>, Vec<Problem>) {
+    fn prove(mut self) -> (Option<Config>, Vec<Problem>) {
         self.prove_alone();
         let table = std::mem::take(&mut self.table);
         let raw = match Value::Table(table).try_into::<RawConfig>() {
@@ -233,18 +274,6 @@ impl Layers {
         let source = self.sources.get(key).cloned().unwrap_or_else(|| "default".into());
         self.problem(key, format!("{value:?} {reason}"), &source);
     }
-}
-
-#[allow(clippy::expect_used, reason = "a text that is compiled in; a test parses it")]
-fn defaults() -> Table {
-    DEFAULTS.parse().expect("config/worker.toml is compiled in and a test parses it")
-}
-
-/// The value under a dotted key.
-pub(super) fn slot<'t>(table: &'t mut Table, key: &str) -> Option<&'t mut Value> {
-    let mut parts = key.split('.');
-    let first = table.get_mut(parts.next()?)?;
-    parts.try_fold(first, |value, part| value.as_table_mut()?.get_mut(part))
 }
 
 fn is_topic_name(name: &str) -> bool {

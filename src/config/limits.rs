@@ -4,7 +4,7 @@ use toml::{Table, Value};
 use tracing_subscriber::EnvFilter;
 
 use super::RawConfig;
-use super::layers::slot;
+use super::defaults::slot;
 
 /// No timeout is longer: a clock plus a day is a time that every clock can tell.
 const DAY_S: f64 = 86_400.0;

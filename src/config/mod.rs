@@ -6,17 +6,17 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::provider::Provider;
 
+mod defaults;
 mod layers;
 mod limits;
 
-use layers::Layers;
 pub use limits::{in_range, log_filter};
 
 /// What the names of settings in the environment begin with.
@@ -272,48 +272,10 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl Config {
-    /// Reads the layers: defaults, `file`, `env` (pairs as from [`std::env::vars`]), `sets` (`section.key=value`).
-    ///
-    /// # Errors
-    /// Every unknown key, wrong type and value out of range, all at once.
-    pub fn load(
-        file: Option<&Path>,
-        env: impl IntoIterator<Item = (String, String)>,
-        sets: &[String],
-    ) -> Result<Self, ConfigError> {
-        match Self::survey(file, env, sets) {
-            (Some(config), problems) if problems.is_empty() => Ok(config),
-            (_, problems) => Err(ConfigError { problems }),
-        }
-    }
-
-    /// The same for those who want to look on after the first problem: the settings as far as they could be read, the
-    /// default standing for what could not, and everything that is wrong with them. They are proved only if nothing is.
-    pub fn survey(
-        file: Option<&Path>,
-        env: impl IntoIterator<Item = (String, String)>,
-        sets: &[String],
-    ) -> (Option<Self>, Vec<Problem>) {
-        let mut layers = Layers::new();
-        if let Some(path) = file {
-            layers.file(path);
-        }
-        for (name, value) in env {
-            layers.env(&name, &value);
-        }
-        for set in sets {
-            match set.split_once('=') {
-                Some((key, value)) => layers.text(key.trim(), value.trim(), "--set"),
-                None => layers.problem(set, "expected section.key=value", "--set"),
-            }
-        }
-        layers.prove()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn sets(pairs: &[&str]) -> Result<Config, ConfigError> {

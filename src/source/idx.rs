@@ -4,7 +4,8 @@ use std::io::BufRead;
 use std::path::Path;
 
 use super::SourceError;
-use super::raster::{Opened, Pixels};
+use super::pixels::Pixels;
+use super::sniff::Opened;
 
 /// Unsigned bytes: the only type that pictures and labels come in.
 const UNSIGNED_BYTE: u8 = 0x08;

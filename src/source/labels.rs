@@ -3,7 +3,7 @@
 use std::io::{BufRead, Read};
 use std::path::Path;
 
-use super::raster::{Kind, sniff};
+use super::sniff::{Kind, sniff};
 use super::{Label, SourceError, idx, npy};
 
 /// Labels that are still believed; MNIST has 70,000.

@@ -4,7 +4,8 @@ use std::io::BufRead;
 use std::path::Path;
 
 use super::SourceError;
-use super::raster::{Opened, Pixels};
+use super::pixels::Pixels;
+use super::sniff::Opened;
 
 /// Real headers have some 120 bytes; a forged length must not be allocated.
 const HEADER_MAX: u32 = 64 << 10;

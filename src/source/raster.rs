@@ -1,90 +1,11 @@
-//! Arrays of pictures, whatever file they are in: a header that says the size, then the pixels of one frame after another.
+//! Arrays of pictures, whatever file they are in: frames one after another, or those that were picked.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read as _;
 use std::path::Path;
 
-use flate2::bufread::MultiGzDecoder;
-
-use super::encode::{Encoding, Size, encode};
+use super::encode::{Encoding, encode};
+use super::pixels::Pixels;
 use super::{FrameSource, Label, Picture, SourceError, SourceOptions, labels};
-use crate::decode::JPEG_START;
-
-/// Bytes of one frame that are still believed; 64 MiB hold any camera's picture.
-const FRAME_BYTES_MAX: usize = 64 << 20;
-
-/// What the first bytes of a file say it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Npy,
-    Idx,
-    Jpegs,
-    Other,
-}
-
-/// An opened file, unpacked if it was gzipped, and nothing of it consumed.
-pub(super) struct Opened {
-    pub(super) kind: Kind,
-    pub(super) bytes: Box<dyn BufRead + Send>,
-}
-
-/// Opens a file and looks at its first bytes.
-pub(super) fn sniff(path: &Path) -> Result<Opened, SourceError> {
-    let fault = |source| SourceError::io(path, source);
-    let mut file = BufReader::new(File::open(path).map_err(fault)?);
-    let is_gzip = file.fill_buf().map_err(fault)?.starts_with(&[0x1F, 0x8B]);
-    let mut bytes: Box<dyn BufRead + Send> =
-        if is_gzip { Box::new(BufReader::new(MultiGzDecoder::new(file))) } else { Box::new(file) };
-    let start = bytes.fill_buf().map_err(fault)?;
-    if start.is_empty() {
-        return Err(SourceError::content(path, "the file is empty", "give a file with frames in it"));
-    }
-    let kind = if start.starts_with(b"\x93NUMPY") {
-        Kind::Npy
-    } else if start.starts_with(&[0, 0]) && matches!(start.get(2), Some(0x08..=0x0E)) && start.len() > 3 {
-        Kind::Idx
-    } else if start.starts_with(&JPEG_START) || is_mjpeg_name(path) {
-        Kind::Jpegs
-    } else {
-        Kind::Other
-    };
-    Ok(Opened { kind, bytes })
-}
-
-fn is_mjpeg_name(path: &Path) -> bool {
-    path.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("mjpeg") || ext.eq_ignore_ascii_case("mjpg"))
-}
-
-/// The pixels of an array behind its header.
-pub(super) struct Pixels {
-    pub(super) frames: u64,
-    pub(super) size: Size,
-    pub(super) bytes: Box<dyn BufRead + Send>,
-}
-
-impl Pixels {
-    /// Checks what a header said.
-    pub(super) fn new(
-        path: &Path,
-        frames: u64,
-        (height, width, channels): (u64, u64, u64),
-        bytes: Box<dyn BufRead + Send>,
-    ) -> Result<Self, SourceError> {
-        let total = height.checked_mul(width).and_then(|pixels| pixels.checked_mul(channels));
-        let fits = total.is_some_and(|bytes| bytes > 0 && bytes <= FRAME_BYTES_MAX as u64);
-        if !fits || !matches!(channels, 1 | 3) {
-            let reason = format!("its frames are {height} x {width} x {channels} by its header");
-            let fix = "frames must be height x width or height x width x 3 bytes, 64 MiB at most";
-            return Err(SourceError::content(path, reason, fix));
-        }
-        if frames == 0 {
-            return Err(SourceError::content(path, "it has no frames by its header", "give a file with frames in it"));
-        }
-        let narrow = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-        let size = Size { height: narrow(height), width: narrow(width), channels: narrow(channels) };
-        Ok(Self { frames, size, bytes })
-    }
-}
 
 /// A source over an array.
 pub(super) struct Raster {

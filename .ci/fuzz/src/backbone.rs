@@ -1,31 +1,18 @@
-//! The library's own files, and the way that a model's bytes take through them. What ONNX Runtime would tell of the tensors
+//! The library's own room for graphs, and the way that a model's bytes take through them. What ONNX Runtime would tell of the tensors
 //! is made up from the bytes.
 
 #![allow(dead_code, unused_imports, reason = "the library uses more of these files")]
 
-#[path = "../../../src/backbone/cuts.rs"]
-mod cuts;
-#[path = "../../../src/backbone/facts.rs"]
-mod facts;
-#[path = "../../../src/backbone/flops.rs"]
-mod flops;
-#[path = "../../../src/backbone/graph.rs"]
+#[path = "../../../src/backbone/graph/mod.rs"]
 mod graph;
-#[path = "../../../src/backbone/onnx/mod.rs"]
-mod onnx;
-#[path = "../../../src/backbone/pool.rs"]
-mod pool;
-#[path = "../../../src/backbone/reader.rs"]
-mod reader;
-#[path = "../../../src/backbone/split.rs"]
-mod split;
 
 use bytes::Bytes;
 use prost::Message;
 
-use facts::{Facts, Seen};
-use onnx::ModelProto;
-use split::Port;
+use graph::onnx::ModelProto;
+use graph::port::Port;
+use graph::shapes::{Seen, Shapes};
+use graph::{cut_points, parse, pooling, split};
 
 /// Length of every external file.
 const EXTERNAL: usize = 4096;
@@ -37,27 +24,27 @@ pub(crate) fn read(bytes: &[u8]) {
 }
 
 fn through(bytes: &[u8]) -> Result<(), String> {
-    let mut model = reader::parse(Bytes::copy_from_slice(bytes))?;
+    let mut model = parse::parse(Bytes::copy_from_slice(bytes))?;
     let graph = model.graph.as_mut().ok_or("no graph")?;
-    reader::resolve(graph, &mut |_| Ok(Bytes::from_static(&[0; EXTERNAL])))?;
-    let input = reader::image_input(graph)?;
+    parse::resolve(graph, &mut |_| Ok(Bytes::from_static(&[0; EXTERNAL])))?;
+    let input = parse::image_input(graph)?;
     let outputs: Vec<String> = graph.output.iter().map(|output| output.name().to_owned()).collect();
-    let facts = made_up(&model, bytes.len());
+    let shapes = made_up(&model, bytes.len());
     let dims = input.dims.iter().skip(1).map(|dim| dim.map_or(3, |dim| dim as usize)).collect();
     let start = Port { tensor: input.name, element: input.element, dims };
-    split::fold_shapes(&mut model, &start, &facts)?;
+    split::fold_shapes(&mut model, &start, &shapes)?;
     for output in outputs.iter().take(2) {
-        cut(&model, &start, output, &facts)?;
+        cut(&model, &start, output, &shapes)?;
     }
     Ok(())
 }
 
-fn cut(model: &ModelProto, start: &Port, output: &str, facts: &Facts) -> Result<(), String> {
+fn cut(model: &ModelProto, start: &Port, output: &str, shapes: &Shapes) -> Result<(), String> {
     let graph = model.graph.as_ref().ok_or("no graph")?;
-    let (points, flops) = cuts::cut_points(graph, &start.tensor, output, facts)?;
-    let width_max = pool::width_max(flops, 128);
-    let pooling = |at: usize| pool::pooling(&points.get(at)?.port, 17, at, width_max);
-    let chosen = cuts::spread(&points, 4, |point| pool::pooling(&point.port, 17, 0, width_max).is_some());
+    let (points, flops) = cut_points::cut_points(graph, &start.tensor, output, shapes)?;
+    let width_max = pooling::width_max(flops, 128);
+    let pooling = |at: usize| pooling::pooling(&points.get(at)?.port, 17, at, width_max);
+    let chosen = cut_points::spread(&points, 4, |point| pooling::pooling(&point.port, 17, 0, width_max).is_some());
     let poolings: Vec<_> = chosen.iter().filter_map(|&at| pooling(at)).collect();
     let mut whole = model.clone();
     split::add_features(&mut whole, &poolings);
@@ -66,7 +53,7 @@ fn cut(model: &ModelProto, start: &Port, output: &str, facts: &Facts) -> Result<
         let Some(point) = points.get(at) else { continue };
         // What was written must be readable again.
         let part = split::extract(&whole, &start.tensor, from, &[&point.port.tensor, &pooling.output])?;
-        reader::parse(Bytes::from(part.encode_to_vec())).map(drop).or_else(|words| empty(&words))?;
+        parse::parse(Bytes::from(part.encode_to_vec())).map(drop).or_else(|words| empty(&words))?;
         from = &point.port;
     }
     split::extract(&whole, &start.tensor, from, &[output]).map(drop)
@@ -79,8 +66,8 @@ fn empty(words: &str) -> Result<(), String> {
 }
 
 /// Shapes for every tensor that nodes make: as they might be, large ones among them.
-fn made_up(model: &ModelProto, seed: usize) -> Facts {
-    let mut facts = Facts { batches: !seed.is_multiple_of(5), ..Facts::default() };
+fn made_up(model: &ModelProto, seed: usize) -> Shapes {
+    let mut shapes = Shapes { batches: seed % 5 != 0, ..Shapes::default() };
     let sides = [1, 2, 3, 4, 7, 14, 16, 56, 224, 1 << 20, 1 << 40];
     for node in model.graph.iter().flat_map(|graph| &graph.node) {
         for name in node.makes() {
@@ -96,13 +83,13 @@ fn made_up(model: &ModelProto, seed: usize) -> Facts {
             let shape = node.op_type() == "Shape";
             let seen = Seen {
                 element: if shape { 7 } else { 1 },
-                at_two: facts.batches.then(two),
+                at_two: shapes.batches.then(two),
                 integers: shape.then(|| (vec![1, number], vec![2, number])),
                 finite: true,
                 at_one,
             };
-            facts.seen.insert(name.to_owned(), seen);
+            shapes.seen.insert(name.to_owned(), seen);
         }
     }
-    facts
+    shapes
 }
