@@ -23,6 +23,9 @@ use offramp::observe::metrics::{
 use offramp::observe::telemetry::Telemetry;
 use offramp::plan::ExitId;
 
+/// How to get it.
+const PROMTOOL: &str = "run make test, or install Prometheus (Debian: apt-get install prometheus)";
+
 fn metrics() -> Arc<Metrics> {
     Metrics::new(BuildInfo { version: "1.2.3", backbone: "abc", plan: "def" }, 8).unwrap()
 }
@@ -194,7 +197,9 @@ fn promtool_finds_nothing_to_complain_about() {
     let spawned =
         Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let Ok(mut promtool) = spawned else {
-        eprintln!("skipped: no promtool on the PATH (Debian: apt-get install prometheus)");
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "promtool is missing: {PROMTOOL}");
+        // Past the harness, which keeps what a passing test prints to itself.
+        writeln!(std::io::stderr(), "SKIPPED: promtool is missing: {PROMTOOL}").unwrap();
         return;
     };
     promtool.stdin.take().unwrap().write_all(metrics.render().as_bytes()).unwrap();

@@ -177,35 +177,43 @@ fn older_policies_are_stale_and_tombstones_retire() {
     assert!(set.exits().is_empty() && (set.audit_rate() - 1.0).abs() < 1e-9);
 }
 
+/// Goal: a broker's default limit takes the largest head that the learner makes for a thousand classes: 1,024 features and 224
+/// hidden units. Method: a stream that is easy enough to be certified; the records are those that a worker would send.
 #[test]
 fn a_head_for_a_thousand_classes_stays_below_a_megabyte() {
-    let classes = 1000usize;
-    let plan = plan(&[1024], classes);
-    let config = LearnConfig { epochs: 1, first_training: 2000, class_audits_min: 1, ..LearnConfig::default() };
+    let (classes, width) = (1000usize, 1024usize);
+    let plan = plan(&[width], classes);
+    let config = LearnConfig {
+        hidden: 224,
+        epochs: 4,
+        first_training: 2 * classes,
+        class_audits_min: 1,
+        epsilon: 0.05,
+        ..LearnConfig::default()
+    };
     let mut learner = Learner::new(&plan, costs(1), config);
-    let mut world =
-        World { widths: vec![1024], classes, noise: vec![0.1], hard: 0.0, shift: 0.0, dice: learn_support::Dice(5) };
-    let mut certified = None;
-    for position in 0..3000 {
-        let mut frame = world.frame(0.0);
-        // Every class once at least, so that the head has all of them.
-        if (position as usize) < classes {
-            frame.probabilities.fill(0.0);
-            frame.probabilities[position as usize] = 1.0;
-        }
-        learner.observe(frame.sample(&plan, 1.0), position).expect("sound");
-        if let Some(publication) = learner.work(&mut Unpaced) {
-            certified = Some(publication);
-        }
+    let mut dice = learn_support::Dice(5);
+    let mut publications = Vec::new();
+    for position in 0..4 * classes {
+        let answer = position % classes;
+        // A pattern of signs for each class, the same in all of its frames, and a little noise.
+        let mut pattern = learn_support::Dice(answer as u64);
+        let row = (0..width).map(|_| (if pattern.unit() < 0.5 { -1.0 } else { 1.0 } + 0.1 * dice.normal()) as f32);
+        let mut probabilities = vec![0.0; classes];
+        probabilities[answer] = 1.0;
+        let frame = learn_support::Frame { features: vec![row.collect()], probabilities, answer };
+        learner.observe(frame.sample(&plan, 1.0), position as i64).expect("sound");
+        publications.extend(learner.work(&mut Unpaced));
     }
-    // Whether or not such a head certifies, its size is known from its shape.
-    if let Some(publication) = certified {
-        for (_, value) in publication.records(&plan, None).expect("fits") {
-            assert!(value.len() < 1_000_000, "{} bytes", value.len());
-        }
+    let certified = publications.iter().find(|publication| !publication.heads().is_empty());
+    let publication = certified.unwrap_or_else(|| panic!("no head was certified: {:?}", learner.status()));
+    for head in publication.heads() {
+        // Frames kept apart for the temperature leave a few classes without one that trains: they share an output.
+        assert!(head.head().classes().len() > classes * 95 / 100, "{} classes", head.head().classes().len());
     }
-    let shape_bytes = 1024 * 128 * 2 + 128 * 1001 * 2 + 1024 * 8 + 1001 * 8 + 128 * 4 + 200;
-    assert!(shape_bytes < 1_000_000);
+    for (name, value) in publication.records(&plan, None).expect("fits") {
+        assert!(value.len() < 1_000_000, "{name}: {} bytes", value.len());
+    }
 }
 
 /// One test for a bug: after `exits.epsilon` was tightened, workers went on serving exits by the looser certificate.
