@@ -4,6 +4,7 @@
 //! The figures come out of the predictions topic and the workers' own counters, as they would anywhere else.
 
 mod observer;
+mod plot;
 mod report;
 
 use std::path::PathBuf;

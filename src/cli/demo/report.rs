@@ -5,9 +5,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::path::Path;
-use textplots::{Chart, Plot, Shape};
 
 use super::observer::Seen;
+use super::plot;
 use crate::cascade::{self, Segments, StepOutput};
 use crate::decode::{DecodeLimits, Decoder};
 use crate::engine::Engine;
@@ -232,8 +232,8 @@ impl Summary {
             return Ok(());
         }
         println!("hit rate over time (share of frames that left early, {WINDOW} frames each)\n");
-        self.plot();
-        println!();
+        let shares: Vec<f32> = self.curve.iter().map(|(_, percent)| percent / 100.0).collect();
+        println!("{}", plot::columns(&shares, &format!("frame {}", self.frames)));
         println!(
             "frames          {} in {:.0} s, {} predictions, {} dead letters",
             self.frames, self.seconds, self.predictions, self.dead_letters
@@ -267,11 +267,6 @@ impl Summary {
             );
         }
         Ok(())
-    }
-
-    fn plot(&self) {
-        let end = self.curve.last().map_or(1.0, |(frame, _)| *frame);
-        Chart::new_with_y_range(140, 50, 0.0, end, 0.0, 100.0).lineplot(&Shape::Lines(&self.curve)).nice();
     }
 }
 
