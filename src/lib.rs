@@ -32,6 +32,8 @@ pub mod lane;
 
 // What is promised, and how it is tested.
 pub mod promise;
+/// What a worker knows of its cameras.
+pub mod camera;
 
 // What is learned, and how.
 pub mod heads;

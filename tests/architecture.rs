@@ -35,7 +35,7 @@ const NOUNS: &[(&str, &[&str])] = &[
 ];
 
 /// Logic that runs without Kafka, ONNX Runtime, files, metrics or a clock, and is tested in milliseconds.
-const PURE: &[&str] = &["cascade", "batch", "decode", "backbone/graph", "heads", "learn", "promise"];
+const PURE: &[&str] = &["cascade", "batch", "decode", "backbone/graph", "heads", "learn", "promise", "camera"];
 
 /// What pure logic must not touch.
 const IMPURE: &[&str] = &[
@@ -92,6 +92,8 @@ const NEVER: &[(&str, &[&str], &str)] = &[
         &["learn", "fleet", "cascade", "backbone", "ingest", "publish", "observe"],
         "what both sides share knows neither",
     ),
+    ("promise", &["learn", "cascade", "camera", "backbone"], "statistics know neither who serves nor who learns"),
+    ("camera", &["learn", "cascade", "backbone", "ingest", "publish"], "a camera is known the same, whoever asks"),
     ("backbone", &["heads", "learn", "ingest", "publish", "observe"], "a backbone is cut the same whoever serves it"),
     ("decode", &["ingest", "publish", "backbone", "heads", "learn", "observe"], "pictures need no Kafka and no model"),
     ("observe", &["ingest", "publish", "backbone", "cascade"], "who is observed holds the handles"),
