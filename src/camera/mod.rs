@@ -6,6 +6,7 @@
 //! [`Cameras::observe`] when its answer is known, both once a batch under one lock. What is known of a partition's cameras goes
 //! with the partition ([`Cameras::revoke`]); who was admitted stays known to the fleet.
 
+pub mod fleet;
 mod itself;
 mod recent;
 mod standing;
