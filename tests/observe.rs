@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use offramp::frame::RejectReason;
 use offramp::learn::SampleRejection;
 use offramp::observe::health::{Condition, Health};
-use offramp::observe::http;
+use offramp::observe::http::{self, Shown};
 use offramp::observe::metrics::{
     BuildInfo, Kind, Metrics, Outcome, Queue, Rebalance, SampleOutcome, Stage, TABLE, markdown,
 };
@@ -269,6 +269,41 @@ async fn request(address: SocketAddr, path: &'static str) -> (u16, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
+/// Goal: a model so slow that a batch takes longer than the usual minute does not get its worker restarted; what was known before
+/// is never shortened.
+#[test]
+fn a_slow_model_is_borne_with() {
+    let start = Instant::now();
+    let health = Health::new(start, Duration::from_mins(1));
+    let _lane = health.heartbeat("lane-1", start);
+    health.bear_with(Duration::from_secs(5));
+    assert!(health.live(start + Duration::from_secs(59)).ok);
+    assert!(!health.live(start + Duration::from_secs(61)).ok);
+    health.bear_with(Duration::from_secs(90));
+    assert!(health.live(start + Duration::from_secs(89)).ok);
+    assert!(!health.live(start + Duration::from_secs(91)).ok);
+}
+
+/// Goal: while the model loads the worker is live, says what is missing, and tells no numbers that it does not have.
+#[tokio::test]
+async fn the_probes_answer_before_the_model_is_loaded() {
+    let health = Health::new(Instant::now(), Duration::from_mins(1));
+    let listener = http::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shown = Arc::new(OnceLock::new());
+    let server = tokio::spawn(http::serve(listener, Arc::clone(&health), Arc::clone(&shown), std::future::pending()));
+    assert_eq!(request(address, "/livez").await.0, 200);
+    for path in ["/readyz", "/startupz", "/metrics", "/status"] {
+        let (code, body) = request(address, path).await;
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((code, body["missing"][0]["what"].as_str()), (503, Some("model-loaded")), "{path}");
+    }
+    shown.get_or_init(|| Shown { metrics: metrics(), status: Arc::new(|| serde_json::json!({"worker": "w-1"})) });
+    assert_eq!(request(address, "/metrics").await.0, 200);
+    assert_eq!(request(address, "/status").await.0, 200);
+    server.abort();
+}
+
 #[tokio::test]
 async fn the_endpoints_answer_until_shutdown() {
     let health = Health::new(Instant::now(), Duration::from_mins(1));
@@ -278,7 +313,8 @@ async fn the_endpoints_answer_until_shutdown() {
     assert!(taken.contains(&address.to_string()), "{taken}");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let status = Arc::new(|| serde_json::json!({"worker": "w-1"}));
-    let server = tokio::spawn(http::serve(listener, metrics(), Arc::clone(&health), status, async {
+    let shown = Arc::new(OnceLock::from(Shown { metrics: metrics(), status }));
+    let server = tokio::spawn(http::serve(listener, Arc::clone(&health), shown, async {
         stopped.await.ok();
     }));
     assert_eq!(request(address, "/livez").await.0, 200);

@@ -1,8 +1,8 @@
 //! `offramp run`: settings, model, topics, worker, HTTP; then until SIGTERM, SIGINT or a failure.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -15,7 +15,8 @@ use crate::backbone::BackboneError;
 use crate::config::{Config, LogFormat, Problem, Topics};
 use crate::engine::Engine;
 use crate::kafka::{Clients, TopicError, ensure_topics};
-use crate::observe::http::{self, HttpError, StatusProvider};
+use crate::observe::health::{Health, STALE_AFTER};
+use crate::observe::http::{self, HttpError, Shown, StatusProvider};
 use crate::observe::logging;
 use crate::observe::telemetry::Telemetry;
 use crate::worker::Worker;
@@ -24,6 +25,8 @@ use crate::worker::Worker;
 const RETRY_MAX: Duration = Duration::from_secs(15);
 /// How long open requests may take when the worker has ended.
 const HTTP_GRACE: Duration = Duration::from_secs(2);
+/// How much longer than measured a batch may take before its lane counts as stuck: the machine may be busy with other things.
+const SLOWER: f64 = 5.0;
 
 /// Arguments of `offramp run`.
 #[derive(Debug, clap::Args)]
@@ -93,23 +96,25 @@ struct Running {
     http_stop: oneshot::Sender<()>,
 }
 
-/// Takes the port, loads the model, opens the endpoints, makes the topics ready, starts the worker. Blocking work stays off
-/// the async threads.
+/// Opens the endpoints, loads the model, makes the topics ready, starts the worker. Blocking work stays off the async threads.
 async fn start(mut config: Config) -> anyhow::Result<Running> {
     // First: loading and measuring are for nothing where another worker has the port.
     let listener = match config.http {
         Some(address) => Some(http::bind(address).await?),
         None => None,
     };
+    let (health, shown) = (Health::new(Instant::now(), STALE_AFTER), Arc::new(OnceLock::new()));
+    let (http_stop, stopped) = oneshot::channel::<()>();
+    let http = listener.map(|listener| endpoints(listener, &health, &shown, stopped)).transpose()?;
     let model = super::locate(&config.model);
     let wanted = config.engine.clone();
     let load = move || Engine::load_for(&model, wanted.lanes, wanted.threads_per_lane, &wanted.provider);
     let loading = tokio::task::spawn_blocking(load).await;
     let (engine, lanes) = loading.context("loading panicked")?.map_err(unusable_model)?;
     config.engine.lanes = lanes;
-    let telemetry = Arc::new(Telemetry::new(&config.name, engine.backbone.plan())?);
-    let (http_stop, stopped) = oneshot::channel::<()>();
-    let http = listener.map(|listener| endpoints(listener, &telemetry, stopped)).transpose()?;
+    health.bear_with(slowest_batch(&engine, &config).mul_f64(SLOWER));
+    let telemetry = Arc::new(Telemetry::with_health(&config.name, engine.backbone.plan(), health)?);
+    shown.get_or_init(|| shown_of(&telemetry));
     let clients = Clients::new(config.kafka.clone(), config.engine.max_frame_bytes, &config.name);
     topics_ready(&clients, &config.topics).await?;
     telemetry.broker(true);
@@ -149,19 +154,31 @@ fn unusable_model(error: BackboneError) -> anyhow::Error {
     }
 }
 
+/// The longest that a lane works without a sign of life: a batch that is all audited, run again for each copy, and the rows that
+/// waited within the cascade.
+fn slowest_batch(engine: &Engine, config: &Config) -> Duration {
+    let runs = 2 + usize::from(config.learning.copies);
+    let ms = engine.costs.whole_ms * (config.engine.max_batch * runs) as f64;
+    Duration::try_from_secs_f64(ms / 1e3).unwrap_or_default()
+}
+
+fn shown_of(telemetry: &Arc<Telemetry>) -> Shown {
+    let of_status = Arc::clone(telemetry);
+    // A struct of numbers and strings: it always serialises.
+    let status: StatusProvider = Arc::new(move || serde_json::to_value(of_status.status()).unwrap_or_default());
+    Shown { metrics: Arc::clone(telemetry.metrics()), status }
+}
+
 fn endpoints(
     listener: TcpListener,
-    telemetry: &Arc<Telemetry>,
+    health: &Arc<Health>,
+    shown: &Arc<OnceLock<Shown>>,
     stopped: oneshot::Receiver<()>,
 ) -> anyhow::Result<JoinHandle<Result<(), HttpError>>> {
     tracing::info!(address = %listener.local_addr()?, "metrics and health");
-    let shown = Arc::clone(telemetry);
-    // A struct of numbers and strings: it always serialises.
-    let status: StatusProvider = Arc::new(move || serde_json::to_value(shown.status()).unwrap_or_default());
-    let (metrics, health) = (Arc::clone(telemetry.metrics()), Arc::clone(telemetry.health()));
     let shutdown = async move {
         // Either a word or the sender's end says the same.
         let _ended = stopped.await;
     };
-    Ok(tokio::spawn(http::serve(listener, metrics, health, status, shutdown)))
+    Ok(tokio::spawn(http::serve(listener, Arc::clone(health), Arc::clone(shown), shutdown)))
 }

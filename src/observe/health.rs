@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use serde::Serialize;
 
+/// A thread without a sign of life for this long is stuck, where nothing else is known: longer than any batch of most models.
+pub const STALE_AFTER: Duration = Duration::from_mins(1);
+
 /// What must hold before the worker is ready, in the order in which it comes true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
@@ -72,7 +75,7 @@ pub struct Missing {
 #[derive(Debug)]
 pub struct Health {
     epoch: Instant,
-    stale_after: Duration,
+    stale_after_ms: AtomicU64,
     conditions: [AtomicBool; Condition::ALL.len()],
     draining: AtomicBool,
     beats: ArcSwap<Vec<Arc<Beat>>>,
@@ -97,7 +100,7 @@ impl Health {
     pub fn new(now: Instant, stale_after: Duration) -> Arc<Self> {
         Arc::new(Self {
             epoch: now,
-            stale_after,
+            stale_after_ms: AtomicU64::new(whole_ms(stale_after)),
             conditions: Default::default(),
             draining: AtomicBool::new(false),
             beats: ArcSwap::default(),
@@ -107,6 +110,11 @@ impl Health {
     /// Says whether a condition holds. May change back: an assignment can be lost.
     pub fn set(&self, condition: Condition, holds: bool) {
         self.conditions[condition as usize].store(holds, Ordering::Release);
+    }
+
+    /// From now on a thread may go so long without a sign of life, if that is longer than before: the model is slow.
+    pub fn bear_with(&self, stale_after: Duration) {
+        self.stale_after_ms.fetch_max(whole_ms(stale_after), Ordering::AcqRel);
     }
 
     /// From now on the worker finishes what it has and is not ready for more.
@@ -164,14 +172,18 @@ impl Health {
             last_ms => {
                 let age = Duration::from_millis(now_ms.saturating_sub(last_ms));
                 let why = format!("no sign of life for {} s", age.as_secs());
-                (age > self.stale_after).then(|| missing(&beat.name, why))
+                (whole_ms(age) > self.stale_after_ms.load(Ordering::Acquire)).then(|| missing(&beat.name, why))
             }
         }
     }
 
     fn millis(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(LOST - 1).min(LOST - 1)
+        whole_ms(now.saturating_duration_since(self.epoch)).min(LOST - 1)
     }
+}
+
+fn whole_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn missing(what: &str, why: impl Into<String>) -> Missing {

@@ -1,10 +1,11 @@
 //! The HTTP side: `/metrics`, `/livez`, `/readyz`, `/startupz`, `/status` (JSON) and a status page at `/`.
 //!
-//! Reads only; nothing can be changed from here. Knows the worker through a closure that makes the status.
+//! Reads only; nothing can be changed from here. Knows the worker through a closure that makes the status. The probes answer from
+//! the first moment on; metrics and status once the model is loaded, which tells what there is to count.
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use axum::Router;
@@ -46,11 +47,24 @@ pub enum HttpError {
     Serve(#[source] std::io::Error),
 }
 
+/// What can be shown only once the model is loaded.
+pub struct Shown {
+    /// `/metrics`.
+    pub metrics: Arc<Metrics>,
+    /// `/status`.
+    pub status: StatusProvider,
+}
+
+impl std::fmt::Debug for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shown").field("metrics", &self.metrics).finish_non_exhaustive()
+    }
+}
+
 #[derive(Clone)]
 struct App {
-    metrics: Arc<Metrics>,
     health: Arc<Health>,
-    status: StatusProvider,
+    shown: Arc<OnceLock<Shown>>,
 }
 
 /// Listens on an address; port 0 takes a free one.
@@ -61,19 +75,18 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, HttpError> {
     TcpListener::bind(address).await.map_err(|source| HttpError::Bind { address, source })
 }
 
-/// Serves until `shutdown` resolves; requests that have begun are answered.
+/// Serves until `shutdown` resolves; requests that have begun are answered. As long as `shown` is empty, metrics and status are
+/// answered with 503 and what is missing.
 ///
 /// # Errors
 /// If the listener fails.
 pub async fn serve(
     listener: TcpListener,
-    metrics: Arc<Metrics>,
     health: Arc<Health>,
-    status: StatusProvider,
+    shown: Arc<OnceLock<Shown>>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), HttpError> {
-    let app = App { metrics: Arc::clone(&metrics), health, status };
-    let server = axum::serve(listener, router(app)).with_graceful_shutdown(shutdown);
+    let server = axum::serve(listener, router(App { health, shown })).with_graceful_shutdown(shutdown);
     server.await.map_err(HttpError::Serve)
 }
 
@@ -84,7 +97,7 @@ fn router(app: App) -> Router {
         .route("/livez", get(|State(app): State<App>| async move { probe(&app.health.live(Instant::now())) }))
         .route("/readyz", get(|State(app): State<App>| async move { probe(&app.health.ready(Instant::now())) }))
         .route("/startupz", get(|State(app): State<App>| async move { probe(&app.health.started()) }))
-        .route("/status", get(|State(app): State<App>| async move { json(StatusCode::OK, &(app.status)()) }))
+        .route("/status", get(status))
         .with_state(app)
 }
 
@@ -94,8 +107,17 @@ async fn page() -> Response {
 }
 
 async fn metrics(State(app): State<App>) -> Response {
+    let Some(shown) = app.shown.get() else { return not_yet(&app.health) };
     let kind = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
-    ([kind], app.metrics.render()).into_response()
+    ([kind], shown.metrics.render()).into_response()
+}
+
+async fn status(State(app): State<App>) -> Response {
+    app.shown.get().map_or_else(|| not_yet(&app.health), |shown| json(StatusCode::OK, &(shown.status)()))
+}
+
+fn not_yet(health: &Health) -> Response {
+    json(StatusCode::SERVICE_UNAVAILABLE, &health.ready(Instant::now()))
 }
 
 fn probe(report: &Report) -> Response {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 
 use super::depth::Depth;
-use super::health::{Condition, Health, Heartbeat};
+use super::health::{Condition, Health, Heartbeat, STALE_AFTER};
 use super::metrics::{BuildInfo, Metrics, MetricsError, Queue, Rebalance, SampleOutcome, Stage};
 use super::status::{self, Status};
 use crate::frame::RejectReason;
@@ -17,9 +17,6 @@ use crate::heads::HeadSet;
 use crate::learn::{LearnStatus, SampleRejection};
 use crate::plan::{ExitId, Plan};
 use crate::prediction::AuditNote;
-
-/// A thread without a sign of life for this long is stuck: longer than any batch, shorter than a probe's patience.
-const STALE_AFTER: Duration = Duration::from_mins(1);
 
 /// One worker's reports. Shared through an `Arc`; reporting never blocks for long and never allocates per frame.
 #[derive(Debug)]
@@ -50,9 +47,16 @@ impl Telemetry {
     /// # Errors
     /// When the metrics table is refused, which a test rules out.
     pub fn new(worker: &str, plan: &Arc<Plan>) -> Result<Self, MetricsError> {
+        Self::with_health(worker, plan, Health::new(Instant::now(), STALE_AFTER))
+    }
+
+    /// The same where the probes have been answered since before the model was loaded.
+    ///
+    /// # Errors
+    /// As [`Telemetry::new`].
+    pub fn with_health(worker: &str, plan: &Arc<Plan>, health: Arc<Health>) -> Result<Self, MetricsError> {
         let (backbone, identity) = (plan.backbone.short(), plan.plan.short());
         let build = BuildInfo { version: env!("CARGO_PKG_VERSION"), backbone: &backbone, plan: &identity };
-        let health = Health::new(Instant::now(), STALE_AFTER);
         health.set(Condition::ModelLoaded, true);
         Ok(Self {
             worker: worker.into(),
