@@ -16,8 +16,8 @@ use crate::config::Config;
 use crate::decode::{DecodeLimits, Decoder};
 use crate::engine::Engine;
 use crate::files;
-use crate::fleet::budget::Purse;
-use crate::fleet::leader::Leader;
+use crate::fleet::Leader;
+use crate::fleet::budget::CpuBudget;
 use crate::fleet::store::{HeadStore, Learned, StoreError};
 use crate::heads::{HeadSet, HmacKey, Registry};
 use crate::ingest::{Ingest, IngestError, Ledger, Queued};
@@ -327,7 +327,7 @@ impl Wiring<'_> {
             plan: Arc::clone(plan),
             costs: self.engine.costs.clone(),
             config: learn_config(config),
-            purse: Purse::new(config.learning.cpu_share * cores as f64, config.learning.cpu_credit_s),
+            budget: CpuBudget::new(config.learning.cpu_share * cores as f64, config.learning.cpu_credit_s),
             samples_per_s: config.learning.samples_per_s,
             learned,
             telemetry: Arc::clone(&self.telemetry),

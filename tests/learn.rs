@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use learn_support::{Fleet, World, costs, quick};
-use offramp::fleet::budget::{Budget, Purse};
+use offramp::fleet::budget::{CpuBudget, ThreadPace};
 use offramp::heads::PolicyState;
 use offramp::learn::{LearnConfig, Learner, Pace, Step, Unpaced};
 
@@ -382,23 +382,25 @@ fn a_live_learner_stays_inside_its_budget() {
     const RATE: f64 = 0.02;
     const CREDIT: f64 = 0.2;
     const FRAMES: u32 = 2000;
-    let (purse, start) = (Purse::new(RATE, CREDIT), Instant::now());
+    let (budget, start) = (CpuBudget::new(RATE, CREDIT), Instant::now());
     let term = |from: u32| {
         let over = AtomicBool::new(false);
         let now = Cell::new(start + Duration::from_millis(from.into()));
         let mut world = World::new(17);
         let frames: Vec<_> = (0..FRAMES).map(|_| world.frame(0.0).sample(&world.plan(), 1.0)).collect();
         let mut learner = Learner::new(&world.plan(), costs(2), LearnConfig { epochs: 2_000, ..quick() });
-        let (before, paid) = (thread_cpu(), purse.spent());
-        let mut budget = Budget::with_clock(&purse, &over, || now.get());
+        let (before, paid) = (thread_cpu(), budget.spent());
+        let mut pace = ThreadPace::with_clock(&budget, &over, || now.get());
         for (sample, position) in frames.into_iter().zip(0..) {
             now.set(now.get() + Duration::from_millis(1));
             learner.observe(sample, position).expect("sound");
-            budget.begin();
-            while budget.work(&mut learner).is_some() {}
+            pace.begin();
+            while let turn = pace.turn(&learner)
+                && pace.work(&mut learner, turn).is_some()
+            {}
         }
-        let _ = budget.in_debt();
-        (thread_cpu() - before, purse.spent() - paid, learner.status().versions)
+        let _ = pace.turn(&learner);
+        (thread_cpu() - before, budget.spent() - paid, learner.status().versions)
     };
     let terms =
         [0, FRAMES].map(|from| std::thread::scope(|scope| scope.spawn(|| term(from)).join().expect("no panic")));

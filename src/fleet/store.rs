@@ -1,7 +1,7 @@
 //! The compacted topic of heads, read: to its end before the first frame, then followed.
 //!
-//! The reader has no group and commits nothing. "To its end" means librdkafka's end-of-partition event: offsets have
-//! gaps (compaction, transaction markers), so counting records never works.
+//! The reader has no group and commits nothing. "To its end" means to the position at which the topic ended when reading
+//! began ([`LogEnd`]), or the end of what there is, whichever comes first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,8 +14,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::log_end::LogEnd;
 use crate::heads::{Accepted, HeadSet, Registry};
-use crate::kafka::{Consequence, Quiet, consequence, log_polled};
+use crate::kafka::{Consequence, Quiet, REQUEST_TIMEOUT, consequence, log_polled};
 use crate::observe::telemetry::Telemetry;
 
 const POLL: Duration = Duration::from_millis(100);
@@ -101,8 +102,21 @@ impl Reader {
 
     /// Reads until the end of the partition, handing over each record.
     fn to_end(&self, limit: Duration, mut take: impl FnMut(Record)) -> Result<(), StoreError> {
-        let began = Instant::now();
+        let failed = |source| StoreError::Kafka { topic: self.topic.clone(), source };
+        let (began, mut end) = (Instant::now(), None);
         while began.elapsed() < limit {
+            // Nobody may answer yet; polling goes on meanwhile, which tells what is for good.
+            let asked =
+                || LogEnd::of(&self.consumer, &self.topic, REQUEST_TIMEOUT.min(limit.saturating_sub(began.elapsed())));
+            let known = end.get_or_insert_with(asked);
+            match known {
+                Ok(end) if end.is_reached(&self.consumer, &self.topic).map_err(failed)? => return Ok(()),
+                Ok(_) => {}
+                Err(error) => {
+                    log_polled(&self.topic, error);
+                    end = None;
+                }
+            }
             match self.poll()? {
                 Event::Record(record) => take(record),
                 Event::End => return Ok(()),

@@ -23,4 +23,4 @@ pub use config::LearnConfig;
 pub use learner::{Learner, Pace, Step, Unpaced};
 pub use publication::{EncodeError, Publication};
 pub use sample::{Sample, SampleRejection};
-pub use status::LearnStatus;
+pub use status::{LearnStatus, LearnerState};

@@ -2,9 +2,47 @@
 
 use crate::heads::{Certificate, PolicyState};
 
+/// What a worker does for the fleet's learning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LearnerState {
+    /// Another worker learns.
+    Idle,
+    /// Reads back the samples that came before its term.
+    CatchingUp,
+    /// Waits for audits to train on.
+    Collecting,
+    /// Trains a version of the heads.
+    Training,
+    /// Waits for audits that a trained version is tested on.
+    Certifying,
+    /// Holds the exits that are on to their promise.
+    Watching,
+}
+
+impl LearnerState {
+    /// All of them, in the order of a life.
+    pub const ALL: [Self; 6] =
+        [Self::Idle, Self::CatchingUp, Self::Collecting, Self::Training, Self::Certifying, Self::Watching];
+
+    /// The word for people and for a metric's label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::CatchingUp => "catching-up",
+            Self::Collecting => "collecting",
+            Self::Training => "training",
+            Self::Certifying => "certifying",
+            Self::Watching => "watching",
+        }
+    }
+}
+
 /// A snapshot of the learner.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LearnStatus {
+    /// What it does.
+    pub learner: LearnerState,
     /// State of the policy in force.
     pub state: PolicyState,
     /// Why exits are off, or what is going on, in one sentence.
@@ -25,8 +63,6 @@ pub struct LearnStatus {
     pub audits: usize,
     /// Versions trained.
     pub versions: u64,
-    /// Whether a training is in progress.
-    pub training: bool,
     /// Whether suspicion is keeping the audits up.
     pub suspicious: bool,
     /// Alarms raised.

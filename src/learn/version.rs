@@ -103,6 +103,11 @@ impl Version {
         self.looks.first().map(|(audits, _)| *audits)
     }
 
+    /// Whether it has exits and a look at them is still to come.
+    pub(crate) fn may_certify(&self) -> bool {
+        self.subset != 0 && self.next_look().is_some()
+    }
+
     /// Takes the largest planned look that the rows allow; earlier ones are forgone, never taken late. True when there
     /// was one.
     pub(crate) fn look(&mut self, config: &LearnConfig) -> bool {

@@ -16,7 +16,7 @@ use super::register::Register;
 use super::table;
 pub use super::table::{Kind, PROCESS_METRICS, Spec, TABLE, markdown};
 use crate::frame::RejectReason;
-use crate::learn::SampleRejection;
+use crate::learn::{LearnerState, SampleRejection};
 use crate::plan::ExitId;
 
 pub use ::metrics::{Counter, Gauge, Histogram};
@@ -62,8 +62,6 @@ pub struct Metrics {
     pub alarms: Counter,
     /// Version of the policy in force.
     pub policy_version: Gauge,
-    /// 1 for the learner.
-    pub learner: Gauge,
     /// Samples in the learner's window.
     pub learn_window: Gauge,
     /// CPU seconds spent on learning.
@@ -89,6 +87,8 @@ pub struct Metrics {
     samples_rejected: Vec<Counter>,
     rebalances: Vec<Counter>,
     queues: Vec<Gauge>,
+    learner: Gauge,
+    learner_state: Vec<Gauge>,
     hit_ratio: Gauge,
     answered: Answered,
     lag: Mutex<BTreeMap<(Arc<str>, i32), i64>>,
@@ -212,6 +212,7 @@ impl Metrics {
                 .collect(),
             rebalances: register.counters(&table::REBALANCES, Rebalance::ALL.iter().map(|kind| kind.as_str())),
             queues: register.gauges(&table::QUEUE_DEPTH, Queue::ALL.iter().map(|queue| queue.as_str())),
+            learner_state: register.gauges(&table::LEARNER_STATE, LearnerState::ALL.iter().map(|state| state.as_str())),
             hit_ratio: register.gauge(&table::HIT_RATIO),
             answered: Answered::default(),
             lag: Mutex::new(BTreeMap::new()),
@@ -224,6 +225,7 @@ impl Metrics {
     /// First values of the gauges for which zero would be a lie.
     fn start(&self) {
         ::metrics::with_local_recorder(&self.recorder, || self.process.describe());
+        self.learns(LearnerState::Idle);
         self.hit_ratio.set(f64::NAN);
         self.disagreement_bound.set(f64::NAN);
         self.exit_threshold.iter().for_each(|gauge| gauge.set(f64::NAN));
@@ -269,6 +271,14 @@ impl Metrics {
         if let Some(counter) = at.and_then(|at| self.samples_rejected.get(at)) {
             counter.increment(1);
         }
+    }
+
+    /// What this worker does for the fleet's learning.
+    pub fn learns(&self, now: LearnerState) {
+        for (state, gauge) in LearnerState::ALL.into_iter().zip(&self.learner_state) {
+            gauge.set(f64::from(u8::from(state == now)));
+        }
+        self.learner.set(f64::from(u8::from(now != LearnerState::Idle)));
     }
 
     /// The assignment changed.

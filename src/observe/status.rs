@@ -83,8 +83,8 @@ pub struct Policy {
 pub struct Learner {
     /// Whether this worker learns for the fleet.
     pub here: bool,
-    /// Whether it is training a version of the heads.
-    pub training: bool,
+    /// What it does: "idle", "catching-up", "collecting", "training", "certifying" or "watching".
+    pub state: &'static str,
     /// Samples in the window.
     pub window: u64,
     /// CPU seconds spent on learning.

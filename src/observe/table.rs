@@ -95,6 +95,7 @@ specs! {
     EXIT_THRESHOLD = Gauge "exit_threshold", "", ["exit"], "Confidence needed to leave, by exit; NaN: the exit is off.";
     SNAPSHOTS = Counter "snapshots_total", "snapshots", ["outcome", "reason"], "Records read from the heads topic: adopted, stored (waits for the rest of its policy), foreign (another model's), or rejected with the reason (promise: certified for less than this worker promises, its exits stay off).";
     LEARNER = Gauge "learner", "", [], "1 if this worker learns for the fleet.";
+    LEARNER_STATE = Gauge "learner_state", "", ["state"], "1 for what this worker does for the fleet's learning: idle (another worker learns), catching-up (reads back the samples), collecting (waits for audits to train on), training, certifying (waits for audits to test on) or watching (the exits that are on).";
     LEARN_WINDOW = Gauge "learn_window_samples", "samples", [], "Samples in the learner's window.";
     LEARN_CPU = Gauge "learn_cpu_seconds", "seconds", [], "CPU time spent on learning since the start.";
     SAMPLES = Counter "samples_total", "samples", ["outcome", "reason"], "Samples by outcome: sent, dropped (queue full) or rejected (unfit to learn from) with the reason.";

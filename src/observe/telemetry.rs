@@ -14,7 +14,7 @@ use super::metrics::{BuildInfo, Metrics, MetricsError, Queue, Rebalance, SampleO
 use super::status::{self, Status};
 use crate::frame::RejectReason;
 use crate::heads::HeadSet;
-use crate::learn::{LearnStatus, SampleRejection};
+use crate::learn::{LearnStatus, LearnerState, SampleRejection};
 use crate::plan::{ExitId, Plan};
 use crate::prediction::AuditNote;
 
@@ -257,7 +257,7 @@ impl Telemetry {
     /// This worker learns for the fleet, or no longer does.
     pub fn learner(&self, here: bool) {
         self.learns.store(here, Ordering::Relaxed);
-        self.metrics.learner.set(f64::from(u8::from(here)));
+        self.metrics.learns(if here { LearnerState::CatchingUp } else { LearnerState::Idle });
         if !here {
             *lock(&self.learning) = None;
         }
@@ -265,6 +265,7 @@ impl Telemetry {
 
     /// How learning stands, and the CPU seconds it has taken.
     pub fn learning(&self, status: LearnStatus, cpu_s: f64) {
+        self.metrics.learns(status.learner);
         self.metrics.learn_window.set(status.window_samples as f64);
         self.metrics.learn_cpu_seconds.set(cpu_s);
         self.learn_cpu_ms.store((cpu_s * 1e3) as u64, Ordering::Relaxed);
@@ -311,11 +312,19 @@ impl Telemetry {
             },
             learner: status::Learner {
                 here: self.learns.load(Ordering::Relaxed),
-                training: learning.as_ref().is_some_and(|status| status.training),
+                state: self.learner_state(learning.as_ref()).as_str(),
                 window: learning.as_ref().map_or(0, |status| status.window_samples as u64),
                 cpu_s: self.learn_cpu_ms.load(Ordering::Relaxed) as f64 / 1e3,
             },
             partitions: self.partitions(),
+        }
+    }
+
+    fn learner_state(&self, learning: Option<&LearnStatus>) -> LearnerState {
+        match learning {
+            Some(status) => status.learner,
+            None if self.learns.load(Ordering::Relaxed) => LearnerState::CatchingUp,
+            None => LearnerState::Idle,
         }
     }
 

@@ -37,7 +37,7 @@ impl Report {
     }
 
     pub(super) fn is_training(&self) -> bool {
-        self.status.learner.here && self.status.learner.training
+        self.status.learner.state == "training"
     }
 }
 

@@ -55,8 +55,7 @@ impl Learner {
     /// give up, and audits cost nothing while every frame takes the whole way.
     fn may_certify_soon(&self) -> bool {
         let untried = self.versions == 0 && !self.one_class;
-        let looks = |version: &Version| version.subset != 0 && version.next_look().is_some();
-        untried || self.pending.is_some() || self.waiting.iter().any(looks)
+        untried || self.pending.is_some() || self.waiting.iter().any(Version::may_certify)
     }
 
     /// Publishes a changed audit rate or a renewed reference, if there is one.

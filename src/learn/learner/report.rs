@@ -1,6 +1,7 @@
 //! What the learner says about itself.
 
-use crate::learn::status::LearnStatus;
+use crate::learn::status::{LearnStatus, LearnerState};
+use crate::learn::version::Version;
 
 use super::Learner;
 
@@ -11,6 +12,7 @@ impl Learner {
     #[must_use]
     pub fn status(&self) -> LearnStatus {
         LearnStatus {
+            learner: self.learner_state(),
             state: self.state,
             why: self.why(),
             policy: self.set.version(),
@@ -21,11 +23,28 @@ impl Learner {
             window_bytes: self.window.bytes(),
             audits: self.audits,
             versions: self.versions,
-            training: self.pending.is_some(),
             suspicious: self.suspicion > 0,
             alarms: self.alarms,
             alarmed_at: self.alarmed_at,
             watched: (self.watch.audits(), self.watch.disagreements()),
+        }
+    }
+
+    /// Whether a training is in progress.
+    #[must_use]
+    pub fn is_training(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    fn learner_state(&self) -> LearnerState {
+        if self.is_training() {
+            LearnerState::Training
+        } else if self.waiting.iter().any(Version::may_certify) {
+            LearnerState::Certifying
+        } else if self.set.exits().is_empty() {
+            LearnerState::Collecting
+        } else {
+            LearnerState::Watching
         }
     }
 
