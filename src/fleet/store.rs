@@ -238,6 +238,7 @@ fn accept(registry: &mut Registry, telemetry: &Telemetry, record: &Record) -> Op
         }
         Ok(Accepted::Stored) => ("stored", "", None),
         Ok(Accepted::Foreign) => ("foreign", "", None),
+        Ok(Accepted::Newer) => ("newer", "", None),
         Err(rejection) => {
             let (offset, reason) = (record.offset, rejection.as_str());
             tracing::warn!(offset, reason, "snapshot ignored: {rejection}");

@@ -26,6 +26,19 @@ pub enum Accepted {
     TooLoose(Arc<HeadSet>),
     /// Another model's record.
     Foreign,
+    /// This model's, of a kind or a format that only a newer program knows: while a fleet is upgraded worker by worker it is
+    /// passed over, and nothing changes.
+    Newer,
+}
+
+/// What a record's key says.
+enum Named {
+    /// A record that this program writes.
+    Ours(RecordKind),
+    /// This model's, and no kind that we know.
+    Newer,
+    /// Another model's.
+    Foreign,
 }
 
 /// The learned state of one model, as far as it has been received.
@@ -91,12 +104,17 @@ impl Registry {
     /// # Errors
     /// When the record is this model's and fails a check; the registry is then unchanged.
     pub fn accept(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<Accepted, SnapshotRejection> {
-        let Some(kind) = self.kind(key)? else {
-            return Ok(Accepted::Foreign);
+        let kind = match self.name(key)? {
+            Named::Ours(kind) => kind,
+            Named::Newer => return Ok(Accepted::Newer),
+            Named::Foreign => return Ok(Accepted::Foreign),
         };
         let Some(value) = value else {
             return Ok(self.retire(kind));
         };
+        if snapshot::is_newer(value) {
+            return Ok(Accepted::Newer);
+        }
         match snapshot::decode(&self.plan, kind, value, self.key.as_ref())? {
             Snapshot::Head(head) => self.keep_head(*head)?,
             Snapshot::Policy { sequence, policy } => self.keep_policy(sequence, policy)?,
@@ -104,21 +122,24 @@ impl Registry {
         Ok(self.adopt_newest())
     }
 
-    /// What a key is about; `None` for another model's.
-    fn kind(&self, key: &[u8]) -> Result<Option<RecordKind>, SnapshotRejection> {
+    /// What a key is about.
+    fn name(&self, key: &[u8]) -> Result<Named, SnapshotRejection> {
         let Ok(key) = std::str::from_utf8(key) else {
-            return Ok(None);
+            return Ok(Named::Foreign);
         };
         let prefix = format!("{}/{}/", self.plan.backbone, self.plan.plan);
         let Some(name) = key.strip_prefix(&prefix) else {
-            return Ok(None);
+            return Ok(Named::Foreign);
         };
         if name == "policy" {
-            return Ok(Some(RecordKind::Policy));
+            return Ok(Named::Ours(RecordKind::Policy));
         }
-        let exit = name.strip_prefix("exit/").and_then(|number| number.parse().ok()).map(ExitId);
+        let Some(number) = name.strip_prefix("exit/") else {
+            return Ok(Named::Newer);
+        };
+        let exit = number.parse().ok().map(ExitId);
         match exit.filter(|exit| self.plan.candidates.iter().any(|point| point.exit == *exit)) {
-            Some(exit) => Ok(Some(RecordKind::Head(exit))),
+            Some(exit) => Ok(Named::Ours(RecordKind::Head(exit))),
             None => Err(SnapshotRejection::Key(key.to_owned())),
         }
     }

@@ -73,8 +73,8 @@ pub fn record_key(plan: &Plan, kind: RecordKind) -> String {
 /// Why a record is not believed. Counted by [`SnapshotRejection::as_str`] and otherwise ignored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotRejection {
-    /// The key has this model's prefix and names nothing that we know.
-    #[error("the key {0:?} names neither an exit of this model nor its policy")]
+    /// The key has this model's prefix and names an exit that it does not have.
+    #[error("the key {0:?} names no exit of this model")]
     Key(String),
     /// Larger than any record of ours.
     #[error("{bytes} bytes, at most {} are taken", codec::PAYLOAD_BYTES_MAX)]
@@ -313,6 +313,14 @@ fn open(value: &[u8]) -> Result<Envelope<'_>, SnapshotRejection> {
 /// When the bytes are no envelope.
 pub fn peek(value: &[u8]) -> Result<RecordHeader, SnapshotRejection> {
     open(value).map(|envelope| envelope.header)
+}
+
+/// Whether a record says of itself that a newer program wrote it: its format is above ours, or its kind unknown. Nothing of it
+/// is believed, so nothing is verified.
+pub(crate) fn is_newer(value: &[u8]) -> bool {
+    let Some((magic, rest)) = value.split_first_chunk::<4>() else { return false };
+    let Some(([low, high, kind], _)) = rest.split_first_chunk::<3>() else { return false };
+    *magic == MAGIC && (u16::from_le_bytes([*low, *high]) > FORMAT || *kind > 1)
 }
 
 /// Checks a record about `kind` of this plan and takes it apart.

@@ -93,7 +93,7 @@ specs! {
     POLICY_VERSION = Gauge "policy_version", "", [], "Version of the policy in force; 0: nothing learned.";
     HEADS_VERSION = Gauge "heads_version", "", ["exit"], "Version of the head in force, by exit.";
     EXIT_THRESHOLD = Gauge "exit_threshold", "", ["exit"], "Confidence needed to leave, by exit; NaN: the exit is off.";
-    SNAPSHOTS = Counter "snapshots_total", "snapshots", ["outcome", "reason"], "Records read from the heads topic: adopted, stored (waits for the rest of its policy), foreign (another model's), or rejected with the reason (promise: certified for less than this worker promises, its exits stay off).";
+    SNAPSHOTS = Counter "snapshots_total", "snapshots", ["outcome", "reason"], "Records read from the heads topic: adopted, stored (waits for the rest of its policy), foreign (another model's), newer (of a kind or format that only a newer version knows: passed over), or rejected with the reason (promise: certified for less than this worker promises, its exits stay off).";
     LEARNER = Gauge "learner", "", [], "1 if this worker learns for the fleet.";
     LEARNER_STATE = Gauge "learner_state", "", ["state"], "1 for what this worker does for the fleet's learning: idle (another worker learns), catching-up (reads back the samples), collecting (waits for audits to train on), training, certifying (waits for audits to test on) or watching (the exits that are on).";
     LEARN_WINDOW = Gauge "learn_window_samples", "samples", [], "Samples in the learner's window.";
