@@ -44,10 +44,10 @@ impl RawFrame {
         self.key.as_deref().map(|key| String::from_utf8_lossy(key).into_owned()).unwrap_or_default()
     }
 
-    /// The last `content-type` header that is UTF-8.
+    /// The last `content-type` header, in letters of either case, whose value is UTF-8.
     #[must_use]
     pub fn content_type(&self) -> Option<&str> {
-        let mut values = self.headers.iter().rev().filter(|(key, _)| key == "content-type");
+        let mut values = self.headers.iter().rev().filter(|(key, _)| key.eq_ignore_ascii_case("content-type"));
         values.find_map(|(_, value)| std::str::from_utf8(value.as_deref()?).ok())
     }
 }
@@ -92,6 +92,17 @@ pub enum Resize {
     Crop,
     /// Scaled until it fits, the rest is filled with black.
     Letterbox,
+}
+
+/// What is done about the tag with which a camera tells how it was held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Orientation {
+    /// The picture is turned upright as its EXIF block says (JPEG, PNG, WebP).
+    #[default]
+    Exif,
+    /// The picture is taken as its pixels are stored.
+    Ignore,
 }
 
 /// What the backbone wants of a frame. The value fed is `(pixel * scale - mean) / std`, per channel in input order.
@@ -140,6 +151,8 @@ pub enum RejectReason {
     TooLarge,
     /// Neither a known picture format nor a declared raw tensor.
     UnknownFormat,
+    /// The format is known and the content begins well, but part of the picture is missing.
+    Truncated,
     /// The format is known, the content is broken.
     Corrupt,
     /// A raw tensor whose declared type or shape does not fit its bytes or the backbone.
@@ -150,8 +163,15 @@ pub enum RejectReason {
 
 impl RejectReason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 6] =
-        [Self::Empty, Self::TooLarge, Self::UnknownFormat, Self::Corrupt, Self::BadTensor, Self::BadOutput];
+    pub const ALL: [Self; 7] = [
+        Self::Empty,
+        Self::TooLarge,
+        Self::UnknownFormat,
+        Self::Truncated,
+        Self::Corrupt,
+        Self::BadTensor,
+        Self::BadOutput,
+    ];
 
     /// The word used in dead-letter headers and metric labels.
     #[must_use]
@@ -160,6 +180,7 @@ impl RejectReason {
             Self::Empty => "empty",
             Self::TooLarge => "too-large",
             Self::UnknownFormat => "unknown-format",
+            Self::Truncated => "truncated",
             Self::Corrupt => "corrupt",
             Self::BadTensor => "bad-tensor",
             Self::BadOutput => "bad-output",

@@ -22,6 +22,10 @@ pub(super) fn corrupt(detail: impl Into<String>) -> Rejection {
     Rejection::new(RejectReason::Corrupt, detail.chars().take(200).collect::<String>())
 }
 
+pub(super) fn truncated(detail: impl Into<String>) -> Rejection {
+    Rejection::new(RejectReason::Truncated, detail)
+}
+
 /// At most 64 characters of foreign text.
 pub(super) fn shorten(text: &str) -> String {
     text.chars().take(64).collect()

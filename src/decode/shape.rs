@@ -15,6 +15,17 @@ impl Shape {
     }
 }
 
+/// What a decoder writes for one pixel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Samples {
+    /// Samples per pixel; those behind the colours (alpha, or chroma of a grey picture) are skipped.
+    pub(super) stride: usize,
+    /// The first sample is luma; otherwise the first three are red, green, blue.
+    pub(super) is_gray: bool,
+    /// Samples have 16 bits.
+    pub(super) is_wide: bool,
+}
+
 /// Rec. 601 luma in Pillow's fixed-point form, so that a grey model sees what its trainer saw.
 pub(super) fn luma(red: u8, green: u8, blue: u8) -> u8 {
     let sum = 19_595 * u32::from(red) + 38_470 * u32::from(green) + 7_471 * u32::from(blue) + 0x8000;

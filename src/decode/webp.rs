@@ -2,30 +2,52 @@
 //!
 //! The decoder checks a frame's own size against the canvas only after it has made room for the frame; so look first.
 
-use super::refusal::{check_size, corrupt};
+use super::refusal::{check_size, corrupt, truncated};
 use crate::frame::{RejectReason, Rejection};
 
 /// Chunks that are still believed in one file; real ones have up to seven.
 const CHUNKS_MAX: usize = 64;
 
-/// Checks every size that the file names, and that it is whole and not an animation. Starts with `RIFF….WEBP`.
-pub(super) fn check(bytes: &[u8], max_pixels: u64) -> Result<(), Rejection> {
+/// First bytes of a WebP; its length stands between them.
+const START: (&[u8], &[u8]) = (b"RIFF", b"WEBP");
+
+/// What the chunks say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Outline<'a> {
+    /// The EXIF block: a TIFF header and what follows.
+    pub(super) exif: Option<&'a [u8]>,
+    /// There are fewer bytes than the file says it has.
+    pub(super) is_cut: bool,
+}
+
+/// Whether these bytes begin as a WebP does.
+pub(super) fn is_start(bytes: &[u8]) -> bool {
+    bytes.starts_with(START.0) && bytes.get(8..).is_some_and(|rest| rest.starts_with(START.1))
+}
+
+/// Checks every size that the file names, and that no chunk is cut and none an animation's. Begins as [`is_start`] wants.
+pub(super) fn outline(bytes: &[u8], max_pixels: u64) -> Result<Outline<'_>, Rejection> {
+    let declared = bytes.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |length| u32::from_le_bytes(*length));
+    let mut outline = Outline { exif: None, is_cut: u64::from(declared) + 8 > bytes.len() as u64 };
     let mut at = 12;
     for _ in 0..CHUNKS_MAX {
         let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) else {
-            return Ok(());
+            return Ok(outline);
         };
         let (Some(&name), Some(&length)) = (rest.first_chunk::<4>(), rest.get(4..).and_then(<[u8]>::first_chunk))
         else {
             // Stray bytes behind the last chunk are no harm.
-            return Ok(());
+            return Ok(outline);
         };
         let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
         let Some(body) = rest.get(8..).and_then(|body| body.get(..length)) else {
-            return Err(corrupt("the WebP ends inside a chunk"));
+            return Err(truncated("the WebP ends inside a chunk"));
         };
         if &name == b"ANIM" || &name == b"ANMF" {
             return Err(Rejection::new(RejectReason::UnknownFormat, "an animated WebP is not one frame"));
+        }
+        if &name == b"EXIF" {
+            outline.exif = outline.exif.or(Some(body));
         }
         if let Some((width, height)) = size_in(name, body) {
             check_size(width, height, max_pixels)?;

@@ -9,23 +9,30 @@
 mod augment;
 mod fit;
 mod jpeg;
+mod orientation;
 mod picture;
+mod png;
 mod raw;
 mod refusal;
 mod shape;
+mod thumbnail;
 mod webp;
+mod wrapping;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::frame::{InputSpec, RejectReason, Rejection};
+use crate::frame::{InputSpec, Orientation, RejectReason, Rejection};
 
 pub use augment::{copies, mirror, shift};
 use fit::Fitter;
 pub(crate) use jpeg::{End as JpegEnd, START as JPEG_START, end_of_picture as jpeg_end};
+use orientation::Turn;
 use picture::Format;
 pub(crate) use raw::content_type_u8;
 use refusal::shorten;
 use shape::Shape;
+use thumbnail::Luma;
+pub use thumbnail::Thumbnail;
 
 /// What a frame may cost before it is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,16 +76,32 @@ impl Pixels {
 pub struct Decoder {
     spec: InputSpec,
     limits: DecodeLimits,
+    orientation: Orientation,
     fitter: Fitter,
     scratch: picture::Scratch,
+    /// Of raw tensors.
+    luma: Vec<u8>,
 }
 
 impl Decoder {
-    /// A decoder for one backbone.
+    /// A decoder for one backbone, that turns pictures upright as their EXIF block says.
     #[must_use]
     pub fn new(spec: InputSpec, limits: DecodeLimits) -> Self {
         let fitter = Fitter::new(&spec);
-        Self { spec, limits, fitter, scratch: picture::Scratch::default() }
+        Self {
+            spec,
+            limits,
+            orientation: Orientation::Exif,
+            fitter,
+            scratch: picture::Scratch::default(),
+            luma: Vec::new(),
+        }
+    }
+
+    /// The same with another rule for the EXIF block.
+    #[must_use]
+    pub fn oriented(self, orientation: Orientation) -> Self {
+        Self { orientation, ..self }
     }
 
     /// Decodes one frame into `out`, which is one row of the backbone's input: [`InputSpec::len`] values, in its layout and
@@ -87,7 +110,7 @@ impl Decoder {
     /// JPEG, PNG and WebP are recognised by their first bytes. `content_type` decides only for raw tensors:
     /// `application/x-raw; dtype=u8; shape=28x28x1` (height x width x channels; pixels, in RGB order) or `dtype=f32`
     /// (little-endian, already scaled and normalised, of the backbone's own size and channel order).
-    /// Alpha is dropped and EXIF orientation is ignored, as Pillow and torchvision do.
+    /// Alpha is dropped.
     ///
     /// # Errors
     /// A [`Rejection`] if the frame can never be classified. `out` then holds nothing of meaning.
@@ -103,9 +126,10 @@ impl Decoder {
                     raw::Tensor::Prepared => raw::copy_prepared(payload, &decoder.spec, out),
                 };
             }
-            let (pixels, shape) =
-                picture_of(&decoder.spec, decoder.limits, &mut decoder.scratch, payload, content_type)?;
-            decoder.fitter.fit(pixels, shape, out)
+            let Self { spec, limits, orientation, fitter, scratch, .. } = decoder;
+            let rules = (limits.max_pixels, *orientation);
+            let (pixels, shape) = picture_of(spec, rules, scratch, payload, content_type)?;
+            fitter.fit(pixels, shape, out)
         })
     }
 
@@ -124,10 +148,44 @@ impl Decoder {
                         return Err(Rejection::new(RejectReason::BadTensor, detail));
                     }
                 },
-                None => picture_of(&decoder.spec, decoder.limits, &mut decoder.scratch, payload, content_type)?,
+                None => {
+                    let rules = (decoder.limits.max_pixels, decoder.orientation);
+                    picture_of(&decoder.spec, rules, &mut decoder.scratch, payload, content_type)?
+                }
             };
             let Shape { width, height, channels } = shape;
             Ok(Pixels { width, height, channels, values: values.to_vec() })
+        })
+    }
+
+    /// Reduces one frame to its thumbnail. A JPEG that is large enough is not decoded for it: the means of its blocks stand
+    /// in its data, and cost a fraction.
+    ///
+    /// # Errors
+    /// A [`Rejection`] if the frame can never be classified. A frame may yet be rejected by [`Decoder::decode`] whose
+    /// thumbnail could be had.
+    pub fn thumbnail(&mut self, payload: &[u8], content_type: Option<&str>) -> Result<Thumbnail, Rejection> {
+        self.guarded(payload, |decoder| {
+            let Self { spec, limits, orientation, scratch, luma, .. } = decoder;
+            let rules = (limits.max_pixels, *orientation);
+            if let Some(tensor) = content_type.and_then(raw::declared) {
+                let (width, height) = match tensor?.check(payload, spec, limits.max_pixels)? {
+                    raw::Tensor::Pixels(Shape { width, height, channels }) => {
+                        thumbnail::luma_of(payload, channels, luma);
+                        (width, height)
+                    }
+                    raw::Tensor::Prepared => {
+                        thumbnail::luma_of_prepared(payload, spec, luma);
+                        (spec.width, spec.height)
+                    }
+                };
+                return Ok(
+                    Luma { values: luma, stride: width, width, height, unit: 1 }.thumbnail(spec, Turn::NoTransforms)
+                );
+            }
+            let format = format_of(spec, payload, content_type)?;
+            let (luma, turn) = scratch.luma(format, payload, spec, rules)?;
+            Ok(luma.thumbnail(spec, turn))
         })
     }
 
@@ -157,21 +215,18 @@ impl Decoder {
 /// The pixels of an encoded picture, in the scratch memory.
 fn picture_of<'a>(
     spec: &InputSpec,
-    limits: DecodeLimits,
+    rules: (u64, Orientation),
     scratch: &'a mut picture::Scratch,
     payload: &[u8],
     content_type: Option<&str>,
 ) -> Result<(&'a [u8], Shape), Rejection> {
-    let format = Format::sniff(payload)
-        .ok_or_else(|| Rejection::new(RejectReason::UnknownFormat, unknown_words(payload, content_type)))?;
-    scratch.decode(format, payload, spec.channels.count() == 1, limits.max_pixels)
+    let format = format_of(spec, payload, content_type)?;
+    scratch.decode(format, payload, spec.channels.count() == 1, rules)
 }
 
-/// Names what was found, without copying foreign text into logs: only hex digits and a shortened, cleaned content type.
-fn unknown_words(payload: &[u8], content_type: Option<&str>) -> String {
-    let start = payload.iter().take(8).fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
-    let declared = content_type.map_or_else(String::new, |text| format!(", content-type {:?}", shorten(text)));
-    format!("starts with {start}, which is neither JPEG, PNG nor WebP{declared}")
+fn format_of(spec: &InputSpec, payload: &[u8], content_type: Option<&str>) -> Result<Format, Rejection> {
+    let unknown = || Rejection::new(RejectReason::UnknownFormat, wrapping::words(payload, content_type, spec.len()));
+    Format::sniff(payload).ok_or_else(unknown)
 }
 
 fn panic_words(panic: &(dyn std::any::Any + Send)) -> String {
