@@ -265,7 +265,7 @@ impl Wiring<'_> {
             let lane: Lane<Chain, Audited> = Lane {
                 plan: Arc::clone(backbone.plan()),
                 inbox: inbox.clone(),
-                decoder: Decoder::new(backbone.plan().input.clone(), limits),
+                decoder: Decoder::new(backbone.plan().input.clone(), limits).oriented(self.config.input.orientation),
                 segments: backbone.chain(heads.exits())?,
                 auditor: backbone.auditor()?,
                 heads: Arc::clone(heads),

@@ -219,6 +219,7 @@ impl Layers {
             kafka: raw.kafka,
             topics: raw.topics,
             model: raw.model.path,
+            input: raw.input,
             engine,
             exits: raw.exits,
             learning: raw.learning,

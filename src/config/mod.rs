@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::frame::Orientation;
 use crate::provider::Provider;
 
 mod defaults;
@@ -33,6 +34,8 @@ pub struct Config {
     pub topics: Topics,
     /// Model folder, manifest or ONNX file.
     pub model: PathBuf,
+    /// How frames are taken.
+    pub input: Input,
     /// Lanes and limits.
     pub engine: Engine,
     /// The promise and its audits.
@@ -55,6 +58,7 @@ struct RawConfig {
     kafka: Kafka,
     topics: Topics,
     model: Model,
+    input: Input,
     engine: Engine,
     exits: Exits,
     learning: Learning,
@@ -147,6 +151,13 @@ pub struct Topics {
     pub create: bool,
     /// Replication factor of created topics, -1 for the broker's default.
     pub replication: i32,
+}
+
+/// `[input]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Input {
+    /// What is done about the tag with which a camera tells how it was held.
+    pub orientation: Orientation,
 }
 
 /// `[engine]`

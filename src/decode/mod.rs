@@ -126,10 +126,9 @@ impl Decoder {
                     raw::Tensor::Prepared => raw::copy_prepared(payload, &decoder.spec, out),
                 };
             }
-            let Self { spec, limits, orientation, fitter, scratch, .. } = decoder;
-            let rules = (limits.max_pixels, *orientation);
-            let (pixels, shape) = picture_of(spec, rules, scratch, payload, content_type)?;
-            fitter.fit(pixels, shape, out)
+            let (pixels, shape) =
+                picture_of(&decoder.spec, decoder.rules(), &mut decoder.scratch, payload, content_type)?;
+            decoder.fitter.fit(pixels, shape, out)
         })
     }
 
@@ -148,10 +147,7 @@ impl Decoder {
                         return Err(Rejection::new(RejectReason::BadTensor, detail));
                     }
                 },
-                None => {
-                    let rules = (decoder.limits.max_pixels, decoder.orientation);
-                    picture_of(&decoder.spec, rules, &mut decoder.scratch, payload, content_type)?
-                }
+                None => picture_of(&decoder.spec, decoder.rules(), &mut decoder.scratch, payload, content_type)?,
             };
             let Shape { width, height, channels } = shape;
             Ok(Pixels { width, height, channels, values: values.to_vec() })
@@ -187,6 +183,11 @@ impl Decoder {
             let (luma, turn) = scratch.luma(format, payload, spec, rules)?;
             Ok(luma.thumbnail(spec, turn))
         })
+    }
+
+    /// Most pixels, and what is done about the EXIF block.
+    fn rules(&self) -> (u64, Orientation) {
+        (self.limits.max_pixels, self.orientation)
     }
 
     fn guarded<T>(

@@ -69,7 +69,7 @@ fn seen(spec: &InputSpec, width: usize, height: usize, turn: Turn) -> ((f32, f32
         return ((0.0, width), (0.0, height));
     }
     let scale = (width / wide.max(1) as f32).min(height / high.max(1) as f32);
-    let middle = |side: f32, kept: f32| ((side - kept) / 2.0, (side + kept) / 2.0);
+    let middle = |side: f32, kept: f32| ((side - kept) / 2.0, f32::midpoint(side, kept));
     (middle(width, wide as f32 * scale), middle(height, high as f32 * scale))
 }
 

@@ -169,7 +169,7 @@ fn video_file(payload: &[u8]) -> Option<String> {
     }
 }
 
-/// A picture that begins behind something else: Protobuf, MessagePack, Avro, a header of one's own.
+/// A picture that begins behind something else: Protobuf, `MessagePack`, Avro, a header of one's own.
 fn inside(payload: &[u8]) -> Option<String> {
     let (kind, at) = find_picture(payload)?;
     let what = if is_protobuf(payload, at) { "a Protobuf message" } else { "a message" };

@@ -206,7 +206,7 @@ fn value_bits(symbol: u8) -> u32 {
 fn steps(symbol: u8) -> u32 {
     match symbol {
         0xF0 => 16,
-        _ if symbol & 15 == 0 => 64,
+        _ if value_bits(symbol) == 0 => 64,
         _ => u32::from(symbol >> 4) + 1,
     }
 }

@@ -51,15 +51,17 @@ pub(crate) fn decode(
             Err(fault) => Err(truncated(format!("the JPEG has no end marker, and {fault}"))),
         };
     }
-    // With its end marker in sight the decoder makes up what is missing in front of it. Without, it speaks up, but not in
-    // progressive pictures, and not within the last row of blocks; where little is left it has read ahead and speaks up
-    // without need.
-    let bare = picture.strip_suffix(&END_MARKER).filter(|_| !outline.is_progressive);
+    // With its end marker in sight the decoder makes up what is missing in front of it. Without, it speaks up, but not
+    // between scans, and not within the last row of blocks; where little is left it has read ahead and speaks up without need.
+    let bare = picture.strip_suffix(&END_MARKER).filter(|_| outline.is_one_scan());
     if let Some(Ok(read)) = bare.map(|bare| read(bare, want_gray, out)) {
         return Ok(read);
     }
     match scratch.reducer.is_whole(picture) {
         Err(fault @ Fault::Cut { .. }) => Err(truncated(format!("the JPEG has its end marker too early: {fault}"))),
+        Ok(false) if !outline.is_progressive => {
+            Err(truncated("the JPEG has its end marker too early: scans are missing"))
+        }
         // What is broken or of another kind the decoder may know better.
         Ok(_) | Err(Fault::Corrupt | Fault::Unsupported) => read(picture, want_gray, out),
     }

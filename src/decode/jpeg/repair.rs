@@ -14,6 +14,8 @@ pub(super) struct Outline {
     first_scan: usize,
     /// Whether its coefficients come bit by bit.
     pub(super) is_progressive: bool,
+    /// How many colours there are, and how many of them are in the first scan.
+    colours: (Option<u8>, Option<u8>),
     has_tables: bool,
     is_strayed: bool,
     /// Bytes of the picture, the end marker among them; `None`: it has none, and the bytes end in or behind a scan.
@@ -28,6 +30,7 @@ impl Outline {
             size: None,
             first_scan: 0,
             is_progressive: false,
+            colours: (None, None),
             has_tables: false,
             is_strayed: false,
             length: None,
@@ -54,17 +57,22 @@ impl Outline {
         }
         self.is_strayed |= segment.is_strayed;
         match segment.code {
-            START_OF_SCAN => self.first_scan = segment.start,
+            START_OF_SCAN => (self.first_scan, self.colours.1) = (segment.start, segment.body.first().copied()),
             HUFFMAN_TABLES => self.has_tables = true,
             code if is_frame_header(code) && self.size.is_none() => {
                 let sides = segment.body.get(1..).and_then(<[u8]>::first_chunk::<4>);
-                self.is_progressive = code == 0xC2;
+                (self.is_progressive, self.colours.0) = (code == 0xC2, segment.body.get(5).copied());
                 self.size = sides.map(|&[h1, h0, w1, w0]| {
                     (u64::from(u16::from_be_bytes([w1, w0])), u64::from(u16::from_be_bytes([h1, h0])))
                 });
             }
             _ => {}
         }
+    }
+
+    /// Whether everything is in one scan.
+    pub(super) fn is_one_scan(&self) -> bool {
+        !self.is_progressive && self.colours.0 == self.colours.1
     }
 
     /// Whether the end marker is missing.
