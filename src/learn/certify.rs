@@ -158,7 +158,7 @@ pub(crate) fn certify(heads: &[CandidateHead], rows: &[Row], subset: u8, promise
 mod tests {
     use super::*;
 
-    /// DESIGN section 6: disagreements allowed at 1 %, 95 %, for n = 1,000 / 2,000 / 5,000.
+    /// Disagreements allowed at 1 %, 95 %, for n = 1,000 / 2,000 / 5,000.
     #[test]
     fn allowed_disagreements_are_the_published_ones() {
         let allowed =

@@ -3,7 +3,7 @@
 use crate::heads::SUSPICIOUS_RATE;
 use crate::plan::HEAD_HIDDEN;
 
-/// Settings of the learner. The defaults are those of DESIGN section 6.
+/// Settings of the learner.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LearnConfig {
     /// Promised share of frames whose answer differs from the backbone's, in (0, 1).

@@ -17,7 +17,7 @@ const MAGIC: [u8; 4] = *b"OFSM";
 /// Format 1 dropped small probabilities, from which heads learn most: it is not read any more.
 const FORMAT: u16 = 2;
 /// Most classes whose probability is kept, however small: heads learn from what the backbone finds least likely, too. Of a
-/// thousand classes no more are needed (ARCHITECTURE.md has the figures).
+/// thousand classes no more are needed (docs/measurements.md has the figures).
 const TOP_CLASSES: usize = 256;
 /// Longest camera id kept, bytes.
 const CAMERA_BYTES_MAX: usize = 512;

@@ -2,7 +2,7 @@
 //!
 //! A pure function of samples and seed: pausing changes nothing.
 //!
-//! What was tried stands in ARCHITECTURE.md.
+//! What was tried stands in docs/measurements.md.
 
 use std::sync::Arc;
 

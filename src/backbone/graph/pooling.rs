@@ -17,7 +17,7 @@ const GRID_COARSE: usize = 4;
 /// Its first layer stays below this share of the model's FLOPs.
 const WIDE_FLOPS: f64 = 0.004;
 /// Finest grid: an early exit of few channels sees where on the picture something is, which is worth more to a head than
-/// anything else that was tried (ARCHITECTURE.md has the figures).
+/// anything else that was tried (docs/measurements.md has the figures).
 const GRID_MAX: usize = 8;
 /// From this operator set on, `ReduceMean` takes its axes as an input.
 const REDUCE_AXES_INPUT: i64 = 18;

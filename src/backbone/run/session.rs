@@ -1,7 +1,7 @@
 //! Sessions of ONNX Runtime.
 //!
 //! A session that serves writes what it makes for a number of rows into the same tensors every time: making a tensor, and
-//! asking what was made, costs more than a small segment's fair share (ARCHITECTURE.md has the figures).
+//! asking what was made, costs more than a small segment's fair share (docs/measurements.md has the figures).
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
