@@ -137,7 +137,7 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
             .partition(|t| batch::is_audited(&t.frame.origin, self.options.seed, rate));
         // Rows that wait go on with every batch: under suspicion all frames are audited, and none would come to them.
         if !served.is_empty() || !work.cascade.is_empty() {
-            self.serve(served, started, work)?;
+            self.serve(served, (started, rate), work)?;
         }
         if !audited.is_empty() {
             self.audit(audited, started, rate, &mut work.mind)?;
@@ -145,12 +145,12 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
         Ok(())
     }
 
-    fn serve(&mut self, taken: Vec<Taken>, started: Instant, work: &mut Work) -> Result<(), LaneError> {
+    fn serve(&mut self, taken: Vec<Taken>, batch: (Instant, f64), work: &mut Work) -> Result<(), LaneError> {
         let Self { segments, decoder, publisher, telemetry, heartbeat, plan, .. } = self;
         let desk = Desk { plan, heads: &self.heads, publisher, telemetry, heartbeat, audited: false };
         let open = match taken.len() {
             0 => Vec::new(),
-            _ => desk.decode(taken, started, decoder, segments.load(self.options.max_batch))?,
+            _ => desk.decode(taken, batch, decoder, segments.load(self.options.max_batch))?,
         };
         if open.is_empty() && work.cascade.is_empty() {
             return Ok(());
@@ -182,7 +182,7 @@ impl<S: Segments, A: Auditor> Lane<S, A> {
     fn audit(&mut self, taken: Vec<Taken>, started: Instant, rate: f64, mind: &mut Mind) -> Result<(), LaneError> {
         let Self { auditor, decoder, publisher, telemetry, heartbeat, plan, heads, samples, .. } = self;
         let desk = Desk { plan, heads, publisher, telemetry, heartbeat, audited: true };
-        let open = desk.decode(taken, started, decoder, auditor.load(self.options.max_batch))?;
+        let open = desk.decode(taken, (started, rate), decoder, auditor.load(self.options.max_batch))?;
         if open.is_empty() {
             return Ok(());
         }

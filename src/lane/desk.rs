@@ -13,6 +13,7 @@ use crate::observe::metrics::Stage;
 use crate::observe::telemetry::Telemetry;
 use crate::plan::{ExitId, Plan};
 use crate::prediction::{self, AuditNote, FrameRef, Latency, Prediction};
+use crate::promise::served::Shown;
 use crate::publish::{CAMERA_CHARS_MAX, PublishError, Publisher};
 
 /// A decoded frame that has no answer yet; dropped, it is read again.
@@ -21,6 +22,8 @@ pub(super) struct Open {
     pub(super) taken: Taken,
     /// When its batch began.
     started: Instant,
+    /// The probability with which it was to be audited.
+    probability: f64,
 }
 
 /// The part of a lane that turns fates into records: it borrows what it needs, so that the engine stays free to run.
@@ -38,7 +41,7 @@ impl Desk<'_> {
     pub(super) fn decode(
         &self,
         taken: Vec<Taken>,
-        started: Instant,
+        (started, probability): (Instant, f64),
         decoder: &mut Decoder,
         buffer: &mut [f32],
     ) -> Result<Vec<Open>, PublishError> {
@@ -50,7 +53,7 @@ impl Desk<'_> {
             let Some(pixels) = row.as_deref_mut() else { break };
             match decoder.decode(&taken.frame.payload, taken.frame.content_type(), pixels) {
                 Ok(()) => {
-                    open.push(Open { taken, started });
+                    open.push(Open { taken, started, probability });
                     row = rows.next();
                 }
                 Err(why) => self.reject(taken, &why)?,
@@ -82,11 +85,16 @@ impl Desk<'_> {
     }
 
     fn prediction(&self, open: &Open, answer: Answer, note: Option<AuditNote>) -> Prediction {
-        let Open { taken: Taken { frame, arrived, .. }, started } = open;
+        let Open { taken: Taken { frame, arrived, .. }, started, probability } = open;
         let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
         let queue = started.saturating_duration_since(*arrived);
         let total = arrived.elapsed();
         self.telemetry.answered(answer.exit, total, queue, frame.captured_at_ms);
+        let shown = match &note {
+            Some(note) if !note.agrees => Shown::Wrong,
+            _ => Shown::Right,
+        };
+        self.telemetry.served(*probability, answer.exit.is_some(), self.audited.then_some(shown));
         if self.audited {
             self.telemetry.audited(note.as_ref());
         }

@@ -18,6 +18,8 @@ pub use super::table::{Kind, PROCESS_METRICS, Spec, TABLE, markdown};
 use crate::frame::RejectReason;
 use crate::learn::{LearnerState, SampleRejection};
 use crate::plan::ExitId;
+use crate::promise::history::Window;
+use crate::promise::served::Bounds;
 
 pub use ::metrics::{Counter, Gauge, Histogram};
 
@@ -58,6 +60,8 @@ pub struct Metrics {
     pub audit_rate: Gauge,
     /// Certified bound; NaN without a certificate.
     pub disagreement_bound: Gauge,
+    /// What was served wrong, by window: estimate, upper and lower bound.
+    served: Vec<[Gauge; 3]>,
     /// Times the watch switched the exits off.
     pub alarms: Counter,
     /// Version of the policy in force.
@@ -181,6 +185,13 @@ impl Metrics {
             audit_disagreements: register.counter(&table::AUDIT_DISAGREEMENTS),
             audit_rate: register.gauge(&table::AUDIT_RATE),
             disagreement_bound: register.gauge(&table::DISAGREEMENT_BOUND),
+            served: Window::ALL
+                .iter()
+                .map(|window| {
+                    let specs = [&table::SERVED_DISAGREEMENT, &table::SERVED_BOUND, &table::SERVED_LOWER_BOUND];
+                    specs.map(|spec| register.gauge_with(spec, &[window.as_str(), "worker"]))
+                })
+                .collect(),
             alarms: register.counter(&table::ALARMS),
             policy_version: register.gauge(&table::POLICY_VERSION),
             learner: register.gauge(&table::LEARNER),
@@ -229,6 +240,17 @@ impl Metrics {
         self.hit_ratio.set(f64::NAN);
         self.disagreement_bound.set(f64::NAN);
         self.exit_threshold.iter().for_each(|gauge| gauge.set(f64::NAN));
+        self.served.iter().flatten().for_each(|gauge| gauge.set(f64::NAN));
+    }
+
+    /// What this worker served, by window.
+    pub fn served(&self, bounds: &[(Window, Bounds); 3]) {
+        for ([estimate, upper, lower], (_, bounds)) in self.served.iter().zip(bounds) {
+            let told = |share: f64| if bounds.frames > 0 { share } else { f64::NAN };
+            estimate.set(told(bounds.all.estimate));
+            upper.set(told(bounds.all.upper));
+            lower.set(told(bounds.all.lower));
+        }
     }
 
     /// A frame was answered, after `latency` since its arrival; `exit` is `None` for the whole model.

@@ -7,6 +7,7 @@ pub mod health;
 pub mod http;
 mod labels;
 mod register;
+mod served;
 pub mod logging;
 pub mod metrics;
 pub mod status;

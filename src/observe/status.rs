@@ -2,6 +2,9 @@
 
 use serde::Serialize;
 
+use crate::promise::history::Window;
+use crate::promise::served::Bounds;
+
 /// One worker, now.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Status {
@@ -15,6 +18,8 @@ pub struct Status {
     pub model: String,
     /// Frames finished since the start.
     pub frames: Frames,
+    /// How often served answers differed from the whole model's, by window.
+    pub served: Vec<Served>,
     /// Share of answered frames that left early over the last minute.
     pub hit_rate: Option<f64>,
     /// FLOPs spent over what the whole model would have spent, since the start.
@@ -40,6 +45,38 @@ pub struct Frames {
     pub full: u64,
     /// Rejected.
     pub dead_letters: u64,
+}
+
+/// How often the answers that were served differed from the whole model's. Each bound is missed with a probability of 5 % at
+/// most; nothing is assumed of the frames.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Served {
+    /// "1h", "24h" or "start".
+    pub window: String,
+    /// Frames answered within it.
+    pub frames: u64,
+    /// Estimated share of all answers; null: no frames.
+    pub estimate: Option<f64>,
+    /// Upper bound on it.
+    pub bound: Option<f64>,
+    /// Lower bound on it.
+    pub lower_bound: Option<f64>,
+    /// Upper bound on the share of the early answers.
+    pub bound_of_early: Option<f64>,
+}
+
+impl Served {
+    pub(super) fn of((window, bounds): &(Window, Bounds)) -> Self {
+        let told = |share: f64| (bounds.frames > 0).then_some(share);
+        Self {
+            window: window.as_str().into(),
+            frames: bounds.frames,
+            estimate: told(bounds.all.estimate),
+            bound: told(bounds.all.upper),
+            lower_bound: told(bounds.all.lower),
+            bound_of_early: told(bounds.of_early.upper),
+        }
+    }
 }
 
 /// A candidate exit.

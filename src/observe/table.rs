@@ -89,6 +89,9 @@ specs! {
     AUDIT_DISAGREEMENTS = Counter "audit_disagreements_total", "frames", [], "Audited frames on which an exit in force would have answered otherwise.";
     AUDIT_RATE = Gauge "audit_ratio", "", [], "Share of frames that are chosen for an audit.";
     DISAGREEMENT_BOUND = Gauge "disagreement_bound", "", [], "Certified upper bound on the share of answers that differ from the whole model's; NaN without a certificate.";
+    SERVED_DISAGREEMENT = Gauge "served_disagreement", "", ["window", "scope"], "Estimated share of all served answers that differ from the whole model's, in the last hour, the last day and since the start; NaN without frames.";
+    SERVED_BOUND = Gauge "served_disagreement_bound", "", ["window", "scope"], "The same, from above: missed with a probability of 5 % at most, from the random draws of the audits alone, whatever the frames were.";
+    SERVED_LOWER_BOUND = Gauge "served_disagreement_lower_bound", "", ["window", "scope"], "The same, from below: more than the promise here means that it was broken.";
     ALARMS = Counter "alarms_total", "alarms", [], "Times the watch switched the exits off.";
     POLICY_VERSION = Gauge "policy_version", "", [], "Version of the policy in force; 0: nothing learned.";
     HEADS_VERSION = Gauge "heads_version", "", ["exit"], "Version of the head in force, by exit.";

@@ -11,12 +11,14 @@ use arc_swap::ArcSwap;
 use super::depth::Depth;
 use super::health::{Condition, Health, Heartbeat, STALE_AFTER};
 use super::metrics::{BuildInfo, Metrics, MetricsError, Queue, Rebalance, SampleOutcome, Stage};
+use super::served::Served;
 use super::status::{self, Status};
 use crate::frame::RejectReason;
 use crate::heads::HeadSet;
 use crate::learn::{LearnStatus, LearnerState, SampleRejection};
 use crate::plan::{ExitId, Plan};
 use crate::prediction::AuditNote;
+use crate::promise::served::Shown;
 
 /// One worker's reports. Shared through an `Arc`; reporting never blocks for long and never allocates per frame.
 #[derive(Debug)]
@@ -30,6 +32,7 @@ pub struct Telemetry {
     learns: AtomicBool,
     learning: Mutex<Option<LearnStatus>>,
     learn_cpu_ms: AtomicU64,
+    served: Served,
     flops_spent: AtomicU64,
     flops_plain: AtomicU64,
     topic: Mutex<Option<Arc<str>>>,
@@ -68,6 +71,7 @@ impl Telemetry {
             learns: AtomicBool::new(false),
             learning: Mutex::new(None),
             learn_cpu_ms: AtomicU64::new(0),
+            served: Served::new(Instant::now()),
             flops_spent: AtomicU64::new(0),
             flops_plain: AtomicU64::new(0),
             topic: Mutex::new(None),
@@ -96,6 +100,7 @@ impl Telemetry {
     /// Housekeeping of the metrics, to be called every [`super::metrics::TICK`].
     pub fn tick(&self) {
         self.metrics.tick();
+        self.metrics.served(&self.served.bounds());
     }
 
     /// The broker answers, or does not.
@@ -200,6 +205,12 @@ impl Telemetry {
         }
     }
 
+    /// A frame was answered: with which probability it was audited, fixed before its draw, whether an exit answered it, and
+    /// what its audit showed if it had one.
+    pub fn served(&self, probability: f64, early: bool, audit: Option<Shown>) {
+        self.served.frame(probability, early, audit);
+    }
+
     /// FLOPs spent on a frame, against those of the plain model on it (none for a copy, which is no frame).
     pub fn flops(&self, spent: u64, plain: u64) {
         self.metrics.flops_spent.increment(spent);
@@ -297,6 +308,7 @@ impl Telemetry {
                 full: totals.full,
                 dead_letters: totals.dead_letters,
             },
+            served: self.served.bounds().iter().map(status::Served::of).collect(),
             hit_rate: self.metrics.hit_ratio(),
             flops_ratio: (plain > 0).then(|| spent as f64 / plain as f64),
             exits: exits.collect(),
