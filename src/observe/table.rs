@@ -122,7 +122,7 @@ pub const PROCESS_METRICS: &[(&str, &str)] = &[
     ("process_threads", "Operating system threads."),
 ];
 
-/// The table as Markdown; the README's section is held against it by a test.
+/// The table as Markdown; docs/metrics.md is held against it by a test.
 #[must_use]
 pub fn markdown() -> String {
     let mut lines = vec!["| metric | kind | unit | labels | meaning |".to_owned(), "|---|---|---|---|---|".to_owned()];
