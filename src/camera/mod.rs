@@ -1,6 +1,8 @@
 //! What a worker knows of its cameras, in one place and bounded: how their frames are numbered, whether the fleet knows them,
 //! how they compare with themselves, whether their early answers are right.
 //!
+//! Not asked by the flow of frames yet: until it is, suspicion is a lane's, about all of its frames.
+//!
 //! Pure: no clock, no Kafka, no metrics. One table for all lanes, as each lane sees only a part of a camera's frames:
 //! [`Cameras::take`] is called where frames come in, in the order of their partition, [`Cameras::chance`] before a frame's draw,
 //! [`Cameras::observe`] when its answer is known, both once a batch under one lock. What is known of a partition's cameras goes

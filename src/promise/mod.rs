@@ -1,5 +1,8 @@
 //! The statistics of the promise: which audits are trials, what they prove, and what was really served.
 //!
+//! At work are [`served`] and [`history`] (each worker's own answers) and [`watch`]; the others wait for workers that place their
+//! frames, as docs/promise.md says.
+//!
 //! Pure: no clock, no Kafka, no metrics; numbers in, numbers out. Serving and learning both use it, and it knows neither.
 //!
 //! * [`served`] bounds, from the random draws alone, how often a served answer differed from the full model's; [`history`]
