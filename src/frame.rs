@@ -33,11 +33,21 @@ pub struct RawFrame {
     pub payload: Vec<u8>,
     /// The record's timestamp: capture time, milliseconds since the Unix epoch.
     pub captured_at_ms: Option<i64>,
-    /// All headers as they came.
+    /// The headers as they came.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// How many headers were left out: they cannot be read, or there are too many.
+    pub headers_left_out: usize,
 }
 
 impl RawFrame {
+    /// Bytes of key, value and headers.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + length(value)).sum();
+        length(&self.key) + self.payload.len() + headers
+    }
+
     /// The camera's id as text; bytes that are not UTF-8 are replaced, an absent key is the empty string.
     #[must_use]
     pub fn camera(&self) -> String {

@@ -7,13 +7,18 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 mod errors;
+mod passage;
+mod record;
 mod settings;
 
 pub use errors::{Consequence, Quiet, consequence, log_error, log_line, log_polled};
+pub use passage::{Stretch, is_unreadable, unreadable};
+pub use record::{HEADERS_MAX, Headers, headers};
 
 use crate::config::{Kafka, Topics};
 
@@ -21,6 +26,12 @@ use crate::config::{Kafka, Topics};
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Frames of the demo and of cameras fit well; librdkafka needs some room above the largest fetch.
 const FETCH_BYTES_MAX: usize = 16 << 20;
+/// The least that one partition may have fetched ahead, so that the next fetch comes in time.
+const PREFETCH_KBYTES_MIN: usize = 64;
+/// The largest response of a broker that is taken: more than any topic lets a batch be.
+const RESPONSE_BYTES_MAX: &str = "1073741824";
+/// How much of one partition comes in a fetch; a larger record comes alone.
+const PARTITION_FETCH_BYTES: &str = "1048576";
 /// Largest sample or head: far above any that a plan of eight exits can make, below the heads topic's limit.
 const RECORD_BYTES_MAX: &str = "4000000";
 
@@ -68,24 +79,38 @@ impl Clients {
             .set("check.crcs", "true")
             .set("fetch.wait.max.ms", "100")
             .set("fetch.queue.backoff.ms", "50")
-            .set("fetch.message.max.bytes", self.frame_bytes_max.max(1 << 20).to_string())
+            .set("fetch.message.max.bytes", PARTITION_FETCH_BYTES)
             .set("fetch.max.bytes", fetch.to_string())
-            .set("receive.message.max.bytes", (fetch + (1 << 20)).to_string())
+            // A response is as large as its first batch, whatever was asked for; refused, it would be asked for without end.
+            .set("receive.message.max.bytes", RESPONSE_BYTES_MAX)
             .set("queued.min.messages", "1000")
             .set("queued.max.messages.kbytes", self.settings.prefetch_kbytes.to_string());
         config
     }
 
-    /// Consumer of frames: cooperative group, statistics for lag.
+    /// Consumer of frames: cooperative group, statistics for lag. Each of the topic's `partitions` has a queue of its own, and
+    /// its part of the prefetch.
     #[must_use]
-    pub fn frames(&self) -> ClientConfig {
+    pub fn frames(&self, partitions: usize) -> ClientConfig {
         let mut config = self.consumer("frames");
+        let share = self.settings.prefetch_kbytes as usize / partitions.max(1);
+        config.set("queued.max.messages.kbytes", share.max(PREFETCH_KBYTES_MIN).to_string());
         self.member(&mut config, &self.settings.group);
         config.set("auto.offset.reset", self.settings.auto_offset_reset.as_str()).set("statistics.interval.ms", "2000");
         if !self.settings.instance_id.is_empty() {
             config.set("group.instance.id", &self.settings.instance_id);
         }
         self.tuned(config)
+    }
+
+    /// How many partitions a topic has now.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the settings or no broker answers.
+    pub(crate) fn partitions(&self, topic: &str) -> KafkaResult<usize> {
+        let probe: BaseConsumer = self.tuned(self.base("probe")).create()?;
+        let metadata = probe.fetch_metadata(Some(topic), REQUEST_TIMEOUT)?;
+        Ok(metadata.topics().first().map_or(0, |topic| topic.partitions().len()))
     }
 
     /// Consumer whose group elects the learner of one backbone; it commits nothing and always reads from the start.
@@ -156,6 +181,18 @@ impl Clients {
             .set("message.max.bytes", RECORD_BYTES_MAX);
         self.tuned(config)
     }
+}
+
+/// Offsets to be committed.
+pub(crate) fn offsets_list(topic: &str, offsets: &[(i32, i64)]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in offsets {
+        // Fails only for offsets that are no offset; the ledger holds real ones.
+        if let Err(error) = list.add_partition_offset(topic, *partition, Offset::Offset(*offset)) {
+            tracing::error!(%error, partition, offset, "offset cannot be committed");
+        }
+    }
+    list
 }
 
 /// Headers under construction: one call a header.

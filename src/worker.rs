@@ -20,7 +20,7 @@ use crate::fleet::Leader;
 use crate::fleet::budget::CpuBudget;
 use crate::fleet::store::{HeadStore, Learned, StoreError};
 use crate::heads::{HeadSet, HmacKey, Registry};
-use crate::ingest::{Ingest, IngestError, Ledger, Queued};
+use crate::ingest::{Ingest, IngestError, Ledger, Limits, Queued};
 use crate::kafka::Clients;
 use crate::lane::{Handover, Lane, LaneError, LaneOptions, hand_over};
 use crate::learn::LearnConfig;
@@ -29,6 +29,8 @@ use crate::publish::{Outputs, PublishError, Publisher, SampleSink};
 
 /// A secret is short; what is longer is some other file.
 const KEY_BYTES_MAX: u64 = 64 << 10;
+/// Full batches that wait for each lane.
+const BATCHES_WAITING: usize = 4;
 /// How often the supervisor looks at what no thread tells it.
 const WATCH: Duration = Duration::from_millis(50);
 
@@ -211,7 +213,9 @@ impl Wiring<'_> {
         self.telemetry.policy(&heads);
         self.telemetry.heads_read();
 
-        let (frames, inbox) = crossbeam_channel::bounded(config.engine.max_in_flight + config.engine.max_batch);
+        // Enough that no lane waits for the input; what is beyond it waits in Kafka, and is nobody's yet.
+        let room = (config.engine.lanes * config.engine.max_batch * BATCHES_WAITING).min(config.engine.max_in_flight);
+        let (frames, inbox) = crossbeam_channel::bounded(room);
         let samples = if exits { Some(Arc::new(self.samples()?)) } else { None };
         let handovers = self.lanes(&inbox, &heads, &publisher, samples.as_ref())?;
         if let Some(store) = store {
@@ -342,9 +346,9 @@ impl Wiring<'_> {
     fn ingest(&mut self, frames: Sender<Queued>) -> Result<(), WorkerError> {
         let config = self.config;
         let ingest = Ingest {
-            client: self.clients.frames(),
+            clients: self.clients.clone(),
             topic: config.topics.frames.clone(),
-            in_flight_max: config.engine.max_in_flight,
+            limits: Limits { frames: config.engine.max_in_flight, bytes: config.engine.in_flight_kbytes << 10 },
             commit_interval: Duration::from_millis(config.kafka.commit_interval_ms.into()),
             drain_timeout: config.drain_timeout,
             ledger: Ledger::default(),

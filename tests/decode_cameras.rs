@@ -347,6 +347,7 @@ fn header_names_are_read_in_either_case() {
             payload: vec![7; 12],
             captured_at_ms: None,
             headers: vec![(name.into(), Some(b"application/x-raw; dtype=u8; shape=2x2x3".to_vec()))],
+            headers_left_out: 0,
         };
         let found = decoder().pixels(&frame.payload, frame.content_type()).unwrap();
         assert_eq!((found.width, found.height), (2, 2), "{name}");

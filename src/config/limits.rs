@@ -24,6 +24,7 @@ const RANGES: &[(&str, f64, f64)] = &[
     ("engine.max_batch", 1.0, 1024.0),
     ("engine.overtaken_max", 0.0, 1024.0),
     ("engine.max_in_flight", 1.0, 1e6),
+    ("engine.in_flight_kbytes", 64.0, 1e9),
     ("engine.max_frame_bytes", 1024.0, 5e8),
     ("engine.max_frame_pixels", 1.0, 1e9),
     ("exits.epsilon", 1e-5, 0.5),

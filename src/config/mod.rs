@@ -175,6 +175,8 @@ pub struct Engine {
     pub overtaken_max: usize,
     /// Frames taken and not finished.
     pub max_in_flight: usize,
+    /// KiB of them.
+    pub in_flight_kbytes: usize,
     /// Bytes.
     pub max_frame_bytes: usize,
     /// Pixels.

@@ -23,7 +23,7 @@ impl Clients {
         if !alone.is_empty() {
             return alone;
         }
-        let consumers = [self.frames(), self.learner("check"), self.follower("check")];
+        let consumers = [self.frames(1), self.learner("check"), self.follower("check")];
         let producers = [self.answers(), self.samples(), self.heads("check")];
         let made = consumers.iter().map(makes::<BaseConsumer<Quiet>>);
         let mut together: Vec<Problem> = made

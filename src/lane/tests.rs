@@ -109,8 +109,9 @@ impl Bench {
             payload: row.iter().flat_map(|value| value.to_le_bytes()).collect(),
             captured_at_ms: None,
             headers: vec![("content-type".into(), Some(content_type.into_bytes()))],
+            headers_left_out: 0,
         };
-        let ticket = self.ledger.take(0, self.offset).expect("ours");
+        let ticket = self.ledger.take(0, self.offset, 0).expect("ours");
         Queued::new(Taken { frame, ticket, arrived: Instant::now() }, &self.lane.telemetry)
     }
 

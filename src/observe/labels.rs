@@ -44,6 +44,13 @@ pub enum SampleOutcome {
     Dropped,
 }
 
+/// Why a record of the frames topic has no answer and no dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// Its batch is broken.
+    Unreadable,
+}
+
 /// A change of the assignment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rebalance {
@@ -74,5 +81,6 @@ words! {
     Stage { Decode = "decode", Serve = "serve", Audit = "audit", Publish = "publish" }
     Queue { Lanes = "lanes", Answers = "answers", Samples = "samples" }
     SampleOutcome { Sent = "sent", Dropped = "dropped" }
+    Loss { Unreadable = "unreadable" }
     Rebalance { Assign = "assign", Revoke = "revoke", Error = "error" }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::depth::Depth;
-pub use super::labels::{Outcome, Queue, Rebalance, SampleOutcome, Stage};
+pub use super::labels::{Loss, Outcome, Queue, Rebalance, SampleOutcome, Stage};
 use super::register::Register;
 use super::table;
 pub use super::table::{Kind, PROCESS_METRICS, Spec, TABLE, markdown};
@@ -72,7 +72,9 @@ pub struct Metrics {
     pub learn_cpu_seconds: Gauge,
     /// Frames taken and not finished.
     pub frames_in_flight: Gauge,
-    /// Partitions paused by back-pressure.
+    /// Their bytes.
+    pub in_flight_bytes: Gauge,
+    /// Partitions held back by back-pressure.
     pub paused_partitions: Gauge,
     /// Commits that Kafka refused.
     pub commit_failures: Counter,
@@ -86,6 +88,7 @@ pub struct Metrics {
     heads_version: Vec<Gauge>,
     exit_threshold: Vec<Gauge>,
     dead_letters: Vec<Counter>,
+    losses: Vec<Counter>,
     stages: Vec<Histogram>,
     samples: Vec<Counter>,
     samples_rejected: Vec<Counter>,
@@ -198,6 +201,7 @@ impl Metrics {
             learn_window: register.gauge(&table::LEARN_WINDOW),
             learn_cpu_seconds: register.gauge(&table::LEARN_CPU),
             frames_in_flight: register.gauge(&table::FRAMES_IN_FLIGHT),
+            in_flight_bytes: register.gauge(&table::IN_FLIGHT_BYTES),
             paused_partitions: register.gauge(&table::PAUSED_PARTITIONS),
             commit_failures: register.counter(&table::COMMIT_FAILURES),
             delivery_failures: register.counter(&table::DELIVERY_FAILURES),
@@ -209,6 +213,7 @@ impl Metrics {
             exit_threshold: register.gauges(&table::EXIT_THRESHOLD, exits.iter().map(String::as_str)),
             dead_letters: register
                 .counters(&table::DEAD_LETTERS, RejectReason::ALL.iter().map(|reason| reason.as_str())),
+            losses: register.counters(&table::RECORDS_LOST, Loss::ALL.iter().map(|reason| reason.as_str())),
             stages: Stage::ALL
                 .iter()
                 .map(|stage| register.histogram_with(&table::STAGE_SECONDS, &[stage.as_str()]))
@@ -275,6 +280,11 @@ impl Metrics {
             counter.increment(1);
         }
         self.answered.dead_letters.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many records have no answer and no dead letter.
+    pub fn lost(&self, reason: Loss, records: u64) {
+        self.losses[reason as usize].increment(records);
     }
 
     /// One call of a stage took `time`.

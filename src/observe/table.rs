@@ -74,9 +74,11 @@ specs! {
     EXITS = Counter "exits_total", "frames", ["exit"], "Frames answered, by the exit that answered; full is the whole model.";
     HIT_RATIO = Gauge "hit_ratio", "", [], "Share of answered frames that left early, over the last minute; NaN without frames.";
     DEAD_LETTERS = Counter "dead_letters_total", "frames", ["reason"], "Frames that can never be classified, by reason.";
+    RECORDS_LOST = Counter "records_lost_total", "records", ["reason"], "Records of the frames topic that nobody can answer, by reason: unreadable (a broken batch, passed over; the log names its offsets).";
     FRAMES_IN_FLIGHT = Gauge "frames_in_flight", "frames", [], "Frames taken from Kafka whose offset is not finished.";
+    IN_FLIGHT_BYTES = Gauge "in_flight_bytes", "bytes", [], "Bytes of the frames taken from Kafka whose offset is not finished.";
     QUEUE_DEPTH = Gauge "queue_depth", "items", ["queue"], "Items that wait, by queue: lanes (frames for a lane), answers and samples (not acknowledged by Kafka).";
-    PAUSED_PARTITIONS = Gauge "paused_partitions", "partitions", [], "Partitions paused by back-pressure.";
+    PAUSED_PARTITIONS = Gauge "paused_partitions", "partitions", [], "Partitions whose frames wait in Kafka because the worker is full.";
     QUEUE_SECONDS = Histogram "queue_seconds", "seconds", [], "Time from a frame's arrival to the start of its batch.", LATENCY;
     STAGE_SECONDS = Histogram "stage_seconds", "seconds", ["stage"], "Time of one call of a stage: decode, serve, audit (a batch each); publish (an answer, until acknowledged).", STEP;
     BATCH_SIZE = Histogram "batch_size", "frames", [], "Frames in a batch when it starts.", BATCH;

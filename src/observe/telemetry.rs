@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 
 use super::depth::Depth;
 use super::health::{Condition, Health, Heartbeat, STALE_AFTER};
-use super::metrics::{BuildInfo, Metrics, MetricsError, Queue, Rebalance, SampleOutcome, Stage};
+use super::metrics::{BuildInfo, Loss, Metrics, MetricsError, Queue, Rebalance, SampleOutcome, Stage};
 use super::served::Served;
 use super::status::{self, Status};
 use crate::frame::RejectReason;
@@ -123,12 +123,18 @@ impl Telemetry {
         self.metrics.frames_received.increment(1);
     }
 
-    /// So many frames are taken and not finished.
-    pub fn in_flight(&self, frames: usize) {
-        self.metrics.frames_in_flight.set(frames as f64);
+    /// So many records can be answered by nobody.
+    pub fn lost(&self, reason: Loss, records: u64) {
+        self.metrics.lost(reason, records);
     }
 
-    /// So many partitions are paused.
+    /// So many frames of so many bytes are taken and not finished.
+    pub fn in_flight(&self, frames: usize, bytes: usize) {
+        self.metrics.frames_in_flight.set(frames as f64);
+        self.metrics.in_flight_bytes.set(bytes as f64);
+    }
+
+    /// So many partitions are held back.
     pub fn paused_partitions(&self, partitions: usize) {
         self.metrics.paused_partitions.set(partitions as f64);
     }

@@ -35,8 +35,17 @@ const KEY_BYTES_MAX: usize = 1024;
 /// Answers whose refusal for size waits to be dealt with.
 const REFUSED_MAX: usize = 4096;
 /// Headers that we write: foreign ones of these names (a dead letter that was fed again) are not passed on.
-const OWN_HEADERS: [&str; 8] =
-    ["reason", "detail", "origin", "origin-topic", "origin-partition", "origin-offset", "worker", "payload-bytes"];
+const OWN_HEADERS: [&str; 9] = [
+    "reason",
+    "detail",
+    "origin",
+    "origin-topic",
+    "origin-partition",
+    "origin-offset",
+    "worker",
+    "payload-bytes",
+    "headers-left-out",
+];
 /// While the producer's queue is full, how long to wait before the next try.
 const FULL_QUEUE_WAIT: Duration = Duration::from_millis(2);
 /// Headers that tie a prediction to the trace of its frame (W3C Trace Context).
@@ -181,6 +190,9 @@ impl Publisher {
         }
         for (key, value) in [("reason", why.reason().as_str()), ("detail", why.detail())] {
             headers = header(headers, key, value.as_bytes());
+        }
+        if frame.headers_left_out > 0 {
+            headers = header(headers, "headers-left-out", frame.headers_left_out.to_string().as_bytes());
         }
         headers = header(headers, "origin", frame.origin.to_string().as_bytes());
         headers = origin_headers(headers, &frame.origin, &self.outputs.worker);

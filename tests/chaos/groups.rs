@@ -79,7 +79,7 @@ pub fn storm(config: &Config, joins: usize, alive_max: usize) {
     let clients = Clients::new(config.kafka.clone(), config.engine.max_frame_bytes, "passer-by");
     let mut members: std::collections::VecDeque<BaseConsumer> = std::collections::VecDeque::new();
     for _ in 0..joins {
-        let member: BaseConsumer = clients.frames().create().expect("a consumer");
+        let member: BaseConsumer = clients.frames(1).create().expect("a consumer");
         member.subscribe(&[&config.topics.frames]).expect("subscribed");
         members.push_back(member);
         until("a passer-by gets partitions", || {
