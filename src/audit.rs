@@ -50,12 +50,12 @@ pub struct Place {
     pub number: u64,
 }
 
-/// How a frame came to be audited: its draw is uniform in [0, 1) and was below the probability that held for it.
+/// A frame's draw, uniform in [0, 1); the frame is audited if it is below the probability that held for it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Draw {
     /// The draw, a hash of the frame's place in Kafka: the same for whoever draws, and unknown to the camera.
     pub value: f64,
-    /// The probability with which this frame was audited, known before the draw.
+    /// The probability with which this frame is audited, known before the draw.
     pub probability: f64,
     /// The rate of the policy in force, which every worker shares; at most `probability`. More may be audited of a camera that
     /// is new or suspicious, and only what the shared rate would have audited too stands for all frames.
@@ -79,6 +79,12 @@ impl Draw {
             return Some("a shared rate above the frame's own");
         }
         None
+    }
+
+    /// Whether the frame is audited.
+    #[must_use]
+    pub fn is_audited(&self) -> bool {
+        self.value < self.probability
     }
 
     /// Whether every worker would have audited it: then it certifies, chooses and feeds the fleet's watch.

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use crate::heads::{HeadSet, Scratch, Suspicion, Verdict};
+use crate::heads::{Confidence, HeadSet, Scratch, Verdict};
 use crate::plan::ExitId;
 
 /// A backbone cut at some exits. It owns the buffers between its segments, so rows never leave it while they travel.
@@ -93,13 +93,19 @@ pub enum Fate {
     NotFinite,
 }
 
-/// What a lane keeps between batches: working memory of the heads, and its watch on the first exit.
-#[derive(Debug)]
-pub struct Mind {
-    /// Working memory of head evaluations.
-    pub scratch: Scratch,
-    /// Compares the first exit's confidences with those at certification: sees every frame, proves nothing.
-    pub suspicion: Suspicion,
+/// Is told what becomes of rows. A closure `(row, fate)` is one that cares for fates alone.
+pub trait Fates<T> {
+    /// The first exit's confidence in its own answer to a row, whether the row then leaves there or not.
+    fn judged(&mut self, _row: &T, _confidence: Confidence) {}
+
+    /// A row has left; called the moment it does, not when its batch ends.
+    fn left(&mut self, row: T, fate: Fate);
+}
+
+impl<T, F: FnMut(T, Fate)> Fates<T> for F {
+    fn left(&mut self, row: T, fate: Fate) {
+        self(row, fate);
+    }
 }
 
 /// What rows pass through.
@@ -107,10 +113,10 @@ pub struct Mind {
 pub struct Pass<'a, S> {
     /// The backbone, cut at the exits of `heads`; cut anyhow, where `heads` has none.
     pub segments: &'a mut S,
-    /// Who lets rows out. Without exits nobody leaves, so that exits can be switched off before the backbone is cut anew.
+    /// The exits. Without any no row leaves early, so that exits can be switched off before the backbone is cut anew.
     pub heads: &'a HeadSet,
-    /// Working memory.
-    pub mind: &'a mut Mind,
+    /// Working memory of the heads.
+    pub scratch: &'a mut Scratch,
 }
 
 /// What runs next where so many rows wait for each segment: which, and on how many of them. Of the segments that have as many
@@ -128,7 +134,7 @@ pub fn due(
     Some((segment, rows.min(best(segment))))
 }
 
-/// Brings `rows` loaded rows to the end with nobody leaving; `run` is told which segment to run on how many of them.
+/// Brings `rows` loaded rows to the end, past every exit; `run` is told which segment to run on how many of them.
 ///
 /// # Errors
 /// Those of `run`.
@@ -152,9 +158,9 @@ pub fn through<S: Segments, E>(
 /// Most batches that overtake a waiting row, unless told otherwise.
 pub const OVERTAKEN_MAX: usize = 16;
 
-/// The rows on their way through a cut backbone: who waits for which segment. `T` is what the caller knows a row by.
+/// The rows on their way through a cut backbone: which of them wait for which segment. `T` is what the caller knows a row by.
 ///
-/// Behind an exit few rows are left, and a few rows cost more each than many. So while more frames are waiting anyway, rows
+/// Behind an exit few rows are left, and a few rows cost more each than many. So while more frames are coming anyway, rows
 /// wait for a segment until enough of them are together.
 #[derive(Debug)]
 pub struct Cascade<T> {
@@ -187,8 +193,6 @@ impl<T> Cascade<T> {
     /// Every segment runs as many rows at a time as it runs best. With `wait`, segments after the first wait for so many,
     /// until a row has been overtaken often enough; without it nothing is left waiting, as before the backbone is cut anew.
     ///
-    /// `answer` is called the moment a row leaves, not when its batch ends.
-    ///
     /// # Errors
     /// When the runtime fails; rows not yet answered then stay unanswered.
     ///
@@ -200,7 +204,7 @@ impl<T> Cascade<T> {
         pass: &mut Pass<'_, S>,
         rows: impl IntoIterator<Item = T>,
         wait: bool,
-        mut answer: impl FnMut(T, Fate),
+        fates: &mut impl Fates<T>,
     ) -> Result<(), EngineError> {
         let (cut, exits) = (pass.segments.exits(), pass.heads.exits());
         assert!(exits.is_empty() || cut == exits, "segments are cut where the policy has its exits");
@@ -209,10 +213,10 @@ impl<T> Cascade<T> {
         self.waiting.resize_with(queues, VecDeque::new);
         self.batches += 1;
         self.waiting[0].extend(rows.into_iter().map(|row| (self.batches, row)));
-        // Where nobody leaves a batch goes on at once: there is no company to wait for.
+        // Without exits all rows stay together and a batch goes on at once.
         let wait = wait && !exits.is_empty();
         while let Some((segment, count)) = self.due(pass.segments, wait) {
-            self.run(pass, segment, count, &mut answer)?;
+            self.run(pass, segment, count, fates)?;
         }
         Ok(())
     }
@@ -232,32 +236,31 @@ impl<T> Cascade<T> {
         pass: &mut Pass<'_, S>,
         segment: usize,
         count: usize,
-        answer: &mut impl FnMut(T, Fate),
+        fates: &mut impl Fates<T>,
     ) -> Result<(), EngineError> {
-        let Pass { segments, heads, mind } = pass;
+        let Pass { segments, heads, scratch } = pass;
         let (before, behind) = self.waiting.split_at_mut(segment + 1);
         let Some(queue) = before.last_mut() else { return Ok(()) };
         let mut rows = queue.drain(..count);
         match (segments.run(segment, count)?, behind.first_mut()) {
             (StepOutput::Probabilities(all), _) => {
                 for (position, (_, row)) in rows.enumerate() {
-                    answer(row, full_model(row_of(all, position, count)));
+                    fates.left(row, full_model(row_of(all, position, count)));
                 }
             }
-            // Nobody leaves: all that the segment made waits for the next as it is.
+            // Without exits all that the segment made waits for the next one as it is.
             (StepOutput::Features(_), Some(next)) if heads.exits().is_empty() => next.extend(rows),
             (StepOutput::Features(all), Some(next)) => {
-                let Mind { scratch, suspicion } = &mut **mind;
                 self.keep.clear();
                 heads.decide_rows(segment, count, all, scratch, |position, decision| {
-                    if let (0, Some(reference)) = (segment, heads.reference()) {
-                        suspicion.observe(heads.version(), reference, decision.verdict.confidence);
-                    }
                     let Some((batch, row)) = rows.next() else { return };
+                    if segment == 0 {
+                        fates.judged(&row, decision.verdict.confidence);
+                    }
                     if decision.leaves {
                         let Verdict { class, confidence } = decision.verdict;
                         let exit = Some(heads.exits()[segment]);
-                        answer(row, Fate::Answered(Answer { class, confidence: confidence.get(), exit }));
+                        fates.left(row, Fate::Answered(Answer { class, confidence: confidence.get(), exit }));
                     } else {
                         self.keep.push(position);
                         next.push_back((batch, row));
@@ -286,8 +289,17 @@ pub struct Audit<'a> {
     pub early: Option<(ExitId, usize)>,
 }
 
-/// Runs `rows` loaded rows to the end and records row by row what the exits would have said. `watch` sees the first exit's
-/// confidences; copies of frames are not for it.
+impl Audit<'_> {
+    /// The first exit's confidence in its own answer; none without exits.
+    #[must_use]
+    pub fn judged(&self, heads: &HeadSet, scratch: &mut Scratch) -> Option<Confidence> {
+        let features = self.features.get(heads.exits().first()?.index())?;
+        Some(heads.decide(0, features, scratch).verdict.confidence)
+    }
+}
+
+/// Runs `rows` loaded rows to the end and records row by row what the exits would have said. `record` is also lent the working
+/// memory, to ask the heads more.
 ///
 /// # Errors
 /// When the runtime fails.
@@ -296,19 +308,14 @@ pub fn audit<A: Auditor>(
     heads: &HeadSet,
     rows: usize,
     scratch: &mut Scratch,
-    mut watch: Option<&mut Suspicion>,
-    mut record: impl FnMut(usize, &Audit<'_>),
+    mut record: impl FnMut(usize, &Audit<'_>, &mut Scratch),
 ) -> Result<(), EngineError> {
     let output = auditor.run(rows)?;
     for row in 0..rows {
         let probabilities = row_of(output.probabilities, row, rows);
         let features: Vec<&[f32]> = output.features.iter().map(|all| row_of(all, row, rows)).collect();
-        if let (Some(watch), Some(reference), Some(exit)) = (&mut watch, heads.reference(), heads.exits().first()) {
-            let first = heads.decide(0, features.get(exit.index()).copied().unwrap_or_default(), scratch);
-            watch.observe(heads.version(), reference, first.verdict.confidence);
-        }
         let early = heads.path(&features, scratch).map(|answer| (answer.exit, answer.class));
-        record(row, &Audit { fate: full_model(probabilities), probabilities, features, early });
+        record(row, &Audit { fate: full_model(probabilities), probabilities, features, early }, scratch);
     }
     Ok(())
 }

@@ -27,7 +27,7 @@ pub mod batch;
 pub mod backbone;
 pub mod cascade;
 pub mod publish;
-/// Carries frames through the five steps above.
+pub mod flow;
 pub mod lane;
 
 // What is promised, and how it is tested.

@@ -19,10 +19,11 @@ use crate::files;
 use crate::fleet::Leader;
 use crate::fleet::budget::CpuBudget;
 use crate::fleet::store::{HeadStore, Learned, StoreError};
+use crate::flow::{FlowOptions, Parts};
 use crate::heads::{HeadSet, HmacKey, Registry};
 use crate::ingest::{Ingest, IngestError, Ledger, Limits, Queued};
 use crate::kafka::Clients;
-use crate::lane::{Handover, Lane, LaneError, LaneOptions, hand_over};
+use crate::lane::{Handover, Lane, LaneError, Links, hand_over};
 use crate::learn::LearnConfig;
 use crate::observe::telemetry::Telemetry;
 use crate::publish::{Outputs, PublishError, Publisher, SampleSink};
@@ -262,29 +263,32 @@ impl Wiring<'_> {
     ) -> Result<Vec<Arc<Handover<Chain>>>, WorkerError> {
         let (settings, backbone) = (&self.config.engine, &self.engine.backbone);
         let limits = DecodeLimits { max_bytes: settings.max_frame_bytes, max_pixels: settings.max_frame_pixels };
+        let options = FlowOptions {
+            max_batch: settings.max_batch,
+            overtaken_max: settings.overtaken_max,
+            seed: self.config.exits.seed,
+            copies: self.config.learning.copies,
+        };
         let mut handovers = Vec::new();
         for index in 0..settings.lanes {
             let handover = Arc::new(Handover::default());
             handovers.push(Arc::clone(&handover));
-            let lane: Lane<Chain, Audited> = Lane {
+            let parts: Parts<Chain, Audited> = Parts {
                 plan: Arc::clone(backbone.plan()),
-                inbox: inbox.clone(),
                 decoder: Decoder::new(backbone.plan().input.clone(), limits).oriented(self.config.input.orientation),
                 segments: backbone.chain(heads.exits())?,
-                auditor: backbone.auditor()?,
+                auditor: samples.map(|_| backbone.auditor()).transpose()?,
                 heads: Arc::clone(heads),
+            };
+            let links = Links {
+                inbox: inbox.clone(),
                 handover,
                 publisher: Arc::clone(publisher),
                 samples: samples.cloned(),
                 telemetry: Arc::clone(&self.telemetry),
                 heartbeat: self.telemetry.heartbeat(&format!("lane-{index}")),
-                options: LaneOptions {
-                    max_batch: settings.max_batch,
-                    overtaken_max: settings.overtaken_max,
-                    seed: self.config.exits.seed,
-                    copies: self.config.learning.copies,
-                },
             };
+            let lane = Lane::new(parts, links, options.clone());
             let telemetry = Arc::clone(&self.telemetry);
             self.spawn(format!("lane-{index}"), move || Ok(lane.run().inspect_err(|_| telemetry.lane_failed())?))?;
         }

@@ -32,6 +32,11 @@ impl Echo {
     }
 }
 
+/// The first values of a row; to the largest numbers there are it gives no number.
+fn scores(row: &[f32]) -> [f32; CLASSES] {
+    std::array::from_fn(|class| row[class] + row[class] - row[class])
+}
+
 impl Segments for Echo {
     fn exits(&self) -> &[ExitId] {
         &self.exits
@@ -54,7 +59,7 @@ impl Segments for Echo {
             next.extend(&self.made);
             return Ok(StepOutput::Features(&self.made));
         }
-        self.made = self.made.chunks_exact(WIDTH).flat_map(|row| [row[0], row[1], row[2]]).collect();
+        self.made = self.made.chunks_exact(WIDTH).flat_map(scores).collect();
         Ok(StepOutput::Probabilities(&self.made))
     }
 
@@ -73,7 +78,6 @@ impl Auditor for Echo {
     fn run(&mut self, rows: usize) -> Result<AuditOutput<'_>, EngineError> {
         self.made.clear();
         self.made.extend(&self.queues[0][..rows * WIDTH]);
-        let scores = |row: &[f32]| [row[0], row[1], row[2]];
         self.scores = self.made.chunks_exact(WIDTH).flat_map(scores).collect();
         Ok(AuditOutput { probabilities: &self.scores, features: vec![&self.made; self.exits.len()] })
     }
@@ -95,19 +99,19 @@ pub(crate) fn heads_with(thresholds: &[f32], policy: &Policy) -> HeadSet {
 /// number.
 fn play(heads: &HeadSet, rows: &[[f32; WIDTH]], batch: usize, best: usize) -> Vec<Option<Fate>> {
     let mut echo = Echo { best, ..Echo::cut_at(heads.exits()) };
-    let mut mind = Mind { scratch: Scratch::default(), suspicion: Suspicion::new(50) };
+    let mut scratch = Scratch::default();
     let (mut fates, mut cascade) = (vec![None; rows.len()], Cascade::new(6, 3));
     let mut settle = |row: usize, fate| assert!(fates[row].replace(fate).is_none(), "row {row} left twice");
     for (first, some) in rows.chunks(batch).enumerate() {
         Segments::load(&mut echo, some.len()).copy_from_slice(some.as_flattened());
-        let mut pass = Pass { segments: &mut echo, heads, mind: &mut mind };
+        let mut pass = Pass { segments: &mut echo, heads, scratch: &mut scratch };
         let numbers = first * batch..first * batch + some.len();
         cascade.serve(&mut pass, numbers, true, &mut settle).expect("the echo never fails");
         assert!(cascade.waiting[0].is_empty(), "no frame waits to begin");
         assert!(cascade.waiting.iter().all(|rows| rows.len() < best.min(6)), "what is enough goes on");
         assert!(cascade.waiting.iter().flatten().all(|(batch, _)| cascade.batches - batch < 3), "overtaken too often");
     }
-    let mut pass = Pass { segments: &mut echo, heads, mind: &mut mind };
+    let mut pass = Pass { segments: &mut echo, heads, scratch: &mut scratch };
     cascade.serve(&mut pass, [], false, &mut settle).expect("the echo never fails");
     assert!(cascade.is_empty());
     fates
@@ -188,12 +192,12 @@ fn a_row_that_the_model_answers_with_nan_has_no_answer() {
 fn exits_that_are_off_let_no_row_out() {
     let (open, off) = (heads(&[1.0, 0.01]), HeadSet::empty());
     let mut echo = Echo::cut_at(open.exits());
-    let mut mind = Mind { scratch: Scratch::default(), suspicion: Suspicion::new(50) };
+    let mut scratch = Scratch::default();
     let (mut fates, mut cascade) = (Vec::new(), Cascade::new(8, 8));
     for (heads, rows, wait) in [(&open, 2, true), (&off, 1, false)] {
         Segments::load(&mut echo, rows).fill(0.5);
-        let mut pass = Pass { segments: &mut echo, heads, mind: &mut mind };
-        cascade.serve(&mut pass, 0..rows, wait, |_, fate| fates.push(fate)).expect("the echo never fails");
+        let mut pass = Pass { segments: &mut echo, heads, scratch: &mut scratch };
+        cascade.serve(&mut pass, 0..rows, wait, &mut |_: usize, fate| fates.push(fate)).expect("the echo never fails");
     }
     assert!(cascade.is_empty() && fates.len() == 3);
     assert!(fates.iter().all(|fate| matches!(fate, Fate::Answered(Answer { exit: None, .. }))), "{fates:?}");

@@ -6,6 +6,7 @@
 mod observer;
 mod plot;
 mod report;
+mod verify;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -208,7 +209,7 @@ impl Stage<'_> {
         }
         feeding.join()?;
         let frames = observer.finish();
-        let exact = if self.args.verify { Some(report::verify(self.engine, &frames, &kept)?) } else { None };
+        let exact = if self.args.verify { Some(verify::verify(self.engine, &frames, &kept)?) } else { None };
         Ok(Summary::new(&frames, &reports, half, exact, seconds))
     }
 }

@@ -8,14 +8,10 @@ use std::path::Path;
 
 use super::observer::Seen;
 use super::plot;
-use crate::cascade::{self, Segments, StepOutput};
-use crate::decode::{DecodeLimits, Decoder};
-use crate::engine::Engine;
 use crate::heads::Certificate;
 use crate::observe::status::Status;
 use crate::observe::telemetry::Telemetry;
 use crate::plan::Plan;
-use crate::source::Picture;
 
 /// Frames over which the live table and the picture average.
 pub(super) const WINDOW: usize = 500;
@@ -313,25 +309,4 @@ fn curve(frames: &[Seen]) -> Vec<(f32, f32)> {
         100.0 * part.iter().filter(|s| s.left_early()).count() as f32 / part.len().max(1) as f32
     };
     ends.map(|end| (end as f32, rate(end))).collect()
-}
-
-/// Runs the full model on every frame of the last half and compares: the exact disagreement of what was served.
-pub(super) fn verify(engine: &Engine, frames: &[Seen], pictures: &[Picture]) -> anyhow::Result<f64> {
-    let plan = engine.backbone.plan();
-    let limits = DecodeLimits { max_bytes: usize::MAX, max_pixels: u64::MAX };
-    let mut decoder = Decoder::new(plan.input.clone(), limits);
-    let mut whole = engine.backbone.uncut()?;
-    let bar = ProgressBar::new(frames.len() as u64).with_message("verifying");
-    let (mut compared, mut differ) = (0_u64, 0_u64);
-    for (seen, picture) in frames.iter().zip(pictures).skip(frames.len() / 2) {
-        bar.inc(1);
-        let Some(served) = &seen.prediction else { continue };
-        decoder.decode(&picture.bytes, Some(&picture.content_type), whole.load(1))?;
-        let StepOutput::Probabilities(scores) = whole.run(0, 1)? else { continue };
-        let class = cascade::top(scores).map(|(class, _)| class);
-        compared += 1;
-        differ += u64::from(class != Some(served.class));
-    }
-    bar.finish_and_clear();
-    Ok(differ as f64 / compared.max(1) as f64)
 }

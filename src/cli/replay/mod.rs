@@ -4,9 +4,12 @@
 //! times, and so does a replay; with `--costs flops` a seed gives the same run again. The plain model runs on every frame
 //! beside it, in turns, as the judge of disagreement and of time.
 
+mod args;
 mod drift;
+mod figures;
 mod order;
 mod played;
+mod record;
 mod report;
 mod risk;
 mod series;
@@ -14,98 +17,28 @@ mod stream;
 mod summary;
 mod table;
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use self::drift::{Drift, Shift};
-use self::order::Order;
-use self::played::Outcome;
-use self::report::Scene;
-use self::stream::{Rules, Stream};
+use self::drift::Shift;
+use self::played::Scene;
 use self::summary::Summary;
-use super::arguments;
 use crate::backbone::LoadOptions;
+use crate::decode::Decoder;
 use crate::engine::Engine;
-use crate::learn::LearnConfig;
+use crate::frame::{InputSpec, Origin, RawFrame};
+use crate::learn::{LearnConfig, Learner};
 use crate::observe::logging;
-use crate::provider::Provider;
 use crate::source::{self, Label, Picture, SourceOptions};
 
-/// Arguments of `offramp replay`.
-#[derive(Debug, clap::Args)]
-pub struct ReplayArgs {
-    /// A folder with a model.toml, such a file, or a bare .onnx.
-    #[arg(long, value_name = "M")]
-    pub model: PathBuf,
-    /// Frames: a folder of pictures (a sub-folder's name is the class), a video, a .npy or IDX file.
-    #[arg(long, value_name = "PATH")]
-    pub frames: PathBuf,
-    /// True classes, for accuracy: IDX, .npy, or text with one class a line.
-    #[arg(long, value_name = "PATH")]
-    pub labels: Option<PathBuf>,
-    /// Order of the frames.
-    #[arg(long, value_enum, default_value_t = Order::File)]
-    pub order: Order,
-    /// Change the frames from --drift-from on, as a camera does that gets dirty, dark or turned.
-    #[arg(long, value_enum, value_name = "KIND")]
-    pub drift: Option<Drift>,
-    /// Share of the stream after which frames drift.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = arguments::share)]
-    pub drift_from: f64,
-    /// Share of the stream after which the figures are taken.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = arguments::place)]
-    pub measure_from: f64,
-    /// Promise: the share of answers that differ from the full model's.
-    #[arg(long, default_value_t = 0.01, value_parser = arguments::epsilon)]
-    pub epsilon: f64,
-    /// One minus the confidence in it.
-    #[arg(long, default_value_t = 0.05, value_parser = arguments::delta)]
-    pub delta: f64,
-    /// Least share of frames audited.
-    #[arg(long, default_value_t = 0.01, value_parser = arguments::audit_floor)]
-    pub audit_floor: f64,
-    /// What exits are chosen by.
-    #[arg(long, value_enum, default_value_t = Costs::Time)]
-    pub costs: Costs,
-    /// Seed of order, audits and learning.
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    /// Frames in a batch.
-    #[arg(long, default_value_t = 8, value_parser = arguments::some)]
-    pub batch: usize,
-    /// ONNX Runtime threads.
-    #[arg(long, default_value_t = 1, value_parser = arguments::some)]
-    pub threads: usize,
-    /// What runs the model: cpu, cuda, tensorrt or openvino, ONNX Runtime's options behind it (`cuda,device_id=1`).
-    #[arg(long, default_value_t, value_name = "NAME[,K=V]")]
-    pub provider: Provider,
-    /// Do not train on mirrored and shifted copies of audited frames.
-    #[arg(long)]
-    pub no_copies: bool,
-    /// Play only the first N frames.
-    #[arg(long, value_name = "N", value_parser = arguments::many)]
-    pub limit: Option<usize>,
-    /// Print the result as one JSON object.
-    #[arg(long)]
-    pub json: bool,
-    /// Write a report with plots as one HTML file.
-    #[arg(long, value_name = "FILE")]
-    pub report: Option<PathBuf>,
-    /// Log level.
-    #[arg(long, default_value = "warn", value_parser = arguments::log_filter)]
-    pub log: String,
-}
+pub use self::args::{Costs, ReplayArgs};
+pub use self::played::{Alarm, Opinion, Outcome, Played};
+pub use self::stream::{Learning, Rules, Stream};
 
-/// What the parts of a model cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Costs {
-    /// The time that they take on this machine, measured at the start: what a worker goes by.
-    Time,
-    /// Their FLOPs: nothing depends on a clock, and a seed gives the same run again.
-    Flops,
-}
+/// The topic, and the camera, that recorded frames seem to come from: draws hang on the topic's name.
+const NAME: &str = "replay";
 
 /// Replays a stream and prints what came of it.
 ///
@@ -133,18 +66,21 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let place = |share: f64| ((order.len() as f64 * share) as usize).min(order.len() - 1);
     let measured_from = place(args.measure_from);
     let shift = args.drift.map(|kind| Shift { kind, from: place(args.drift_from), seed: args.seed });
-    let rules = Rules { batch: args.batch, shift, opinions_from: args.report.is_some().then_some(measured_from) };
-    let outcome = play(Stream::new(&engine, config, rules)?, &pictures, &order, args.batch)?;
-    let truth: Vec<Option<usize>> = order.iter().map(|number| labels.get(*number).copied().flatten()).collect();
     let plan = engine.backbone.plan();
-    let summary = Summary::new(plan, &outcome, &truth, measured_from, shift, args)?;
+    let opinions_from = args.report.is_some().then_some(measured_from);
+    let rules = Rules { batch: args.batch, seed: args.seed, copies: u8::try_from(config.copies)?, opinions_from };
+    let stream = Stream::new(&engine, Learner::new(plan, engine.costs.clone(), config), rules)?;
+    let recording = Recording { pictures: &pictures, order: &order, shift, topic: Arc::from(NAME) };
+    let outcome = play(stream, &recording, plan.input.clone(), args.batch)?;
+    let truth: Vec<Option<usize>> = order.iter().map(|number| labels.get(*number).copied().flatten()).collect();
+    let scene = Scene { plan, pictures: &pictures, order: &order, truth: &truth, shift, outcome: &outcome };
+    let summary = Summary::new(&scene, measured_from, args)?;
     if args.json {
         println!("{}", serde_json::to_string(&summary)?);
     } else {
         print!("{}", table::table(&summary));
     }
     if let Some(path) = &args.report {
-        let scene = Scene { plan, pictures: &pictures, order: &order, truth: &truth, shift, outcome: &outcome };
         std::fs::write(path, report::html(&summary, &scene)).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
@@ -160,16 +96,48 @@ fn engine(args: &ReplayArgs) -> anyhow::Result<Engine> {
     Ok(Engine::load(&model, &options)?)
 }
 
-fn play(mut stream: Stream<'_>, pictures: &[Picture], order: &[usize], batch: usize) -> anyhow::Result<Outcome> {
-    let bar = ProgressBar::new(order.len() as u64);
+/// Pictures as frames, in the order in which they are played.
+struct Recording<'a> {
+    pictures: &'a [Picture],
+    order: &'a [usize],
+    shift: Option<Shift>,
+    topic: Arc<str>,
+}
+
+impl Recording<'_> {
+    /// Frame `number` of the stream, drift included.
+    fn frame(&self, number: usize, decoder: &mut Decoder) -> anyhow::Result<RawFrame> {
+        let picture =
+            self.order.get(number).and_then(|picture| self.pictures.get(*picture)).context("no such frame")?;
+        let drifted = self.shift.map(|shift| shift.apply(decoder, picture, number)).transpose()?.flatten();
+        let (payload, content_type) = drifted.unwrap_or_else(|| (picture.bytes.clone(), picture.content_type.clone()));
+        Ok(RawFrame {
+            origin: Origin { topic: Arc::clone(&self.topic), partition: 0, offset: number as i64 },
+            key: Some(NAME.into()),
+            payload,
+            captured_at_ms: None,
+            headers: vec![("content-type".to_owned(), Some(content_type.into_bytes()))],
+            headers_left_out: 0,
+        })
+    }
+}
+
+fn play(
+    mut stream: Stream<'_, Learner>,
+    recording: &Recording<'_>,
+    input: InputSpec,
+    batch: usize,
+) -> anyhow::Result<Outcome> {
+    let frames = recording.order.len();
+    let bar = ProgressBar::new(frames as u64);
     let style = ProgressStyle::with_template("{bar:40.cyan/dim} {pos}/{len} frames  {elapsed}  {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let mut first = 0;
-    for numbers in order.chunks(batch) {
-        let frames: Vec<&Picture> = numbers.iter().filter_map(|number| pictures.get(*number)).collect();
-        stream.batch(&frames, first)?;
-        first += numbers.len();
-        bar.set_position(first as u64);
+    let mut decoder = Decoder::new(input, stream::LIMITS);
+    for first in (0..frames).step_by(batch) {
+        let end = frames.min(first + batch);
+        let frame = |number| recording.frame(number, &mut decoder).map_err(|error| format!("{error:#}"));
+        stream.batch((first..end).map(frame).collect())?;
+        bar.set_position(end as u64);
         bar.set_message(stream.note());
     }
     bar.finish_and_clear();

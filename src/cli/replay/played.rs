@@ -2,27 +2,30 @@
 
 use std::sync::Arc;
 
+use super::drift::Shift;
 use crate::heads::HeadSet;
-use crate::plan::ExitId;
+use crate::plan::{ExitId, Plan};
+use crate::source::Picture;
 
 /// What became of one frame that could be decoded.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Played {
+pub struct Played {
     /// Its place in the stream, from 0.
-    pub(super) frame: usize,
+    pub frame: usize,
     /// The class that was served; none: the answer is no number.
-    pub(super) served: Option<usize>,
+    pub served: Option<usize>,
     /// The class that the full model gives, likewise.
-    pub(super) full: Option<usize>,
+    pub full: Option<usize>,
     /// Where it left.
-    pub(super) exit: Option<ExitId>,
+    pub exit: Option<ExitId>,
     /// Whether it was audited.
-    pub(super) audited: bool,
+    pub audited: bool,
     /// FLOPs spent on it: backbone, heads, and the copy of an audit.
-    pub(super) flops: u64,
-    /// Seconds of offramp's engine and of the plain model, its share of the batch.
-    pub(super) seconds: f64,
-    pub(super) plain_seconds: f64,
+    pub flops: u64,
+    /// Seconds of offramp's engine, its share of the batch.
+    pub seconds: f64,
+    /// Seconds of the plain model, likewise.
+    pub plain_seconds: f64,
 }
 
 impl Played {
@@ -34,42 +37,75 @@ impl Played {
 
 /// What one exit in force says of one frame, whether the frame gets there or not.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Opinion {
-    pub(super) exit: ExitId,
-    pub(super) class: usize,
-    pub(super) confidence: f32,
+pub struct Opinion {
+    /// Which exit.
+    pub exit: ExitId,
+    /// Its class.
+    pub class: usize,
+    /// How sure it is.
+    pub confidence: f32,
     /// Whether a frame that gets there leaves.
-    pub(super) leaves: bool,
+    pub leaves: bool,
 }
 
 /// An alarm of the watch.
 #[derive(Debug, Clone)]
-pub(super) struct Alarm {
-    pub(super) frame: usize,
-    pub(super) audits: u64,
-    pub(super) disagreements: u64,
-    pub(super) exits_back_at: Option<usize>,
+pub struct Alarm {
+    /// Frames that had been played.
+    pub frame: usize,
+    /// Audits on which it was raised.
+    pub audits: u64,
+    /// Disagreements among them.
+    pub disagreements: u64,
+    /// Frames that had been played when exits were on again.
+    pub exits_back_at: Option<usize>,
 }
 
 /// Everything that a replay found.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub struct Outcome {
     /// The frames that could be decoded, in order.
-    pub(super) played: Vec<Played>,
+    pub played: Vec<Played>,
     /// What the exits in force say of a frame, for those of `played` from the place asked for on.
-    pub(super) opinions: Vec<Vec<Opinion>>,
-    /// Frames that could not be decoded, and the first one's fault. The worker makes dead letters of them.
-    pub(super) rejected: usize,
-    pub(super) first_rejection: Option<String>,
-    pub(super) heads: Arc<HeadSet>,
-    pub(super) alarms: Vec<Alarm>,
-    pub(super) learn_seconds: f64,
-    pub(super) why: String,
+    pub opinions: Vec<Vec<Opinion>>,
+    /// Frames that could not be decoded; a worker makes dead letters of them.
+    pub rejected: usize,
+    /// The first of them, by its place in the stream, and why.
+    pub first_rejection: Option<(usize, String)>,
+    /// The policy in force at the end.
+    pub heads: Arc<HeadSet>,
+    /// Alarms, in order.
+    pub alarms: Vec<Alarm>,
+    /// Seconds spent on learning.
+    pub learn_seconds: f64,
+    /// The learner's last word.
+    pub why: String,
 }
 
 impl Outcome {
     /// The frames from a place in the stream on.
     pub(super) fn from(&self, frame: usize) -> &[Played] {
         &self.played[self.played.partition_point(|played| played.frame < frame)..]
+    }
+}
+
+/// The stream that was played.
+#[derive(Debug)]
+pub(super) struct Scene<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) pictures: &'a [Picture],
+    /// Which picture was played when.
+    pub(super) order: &'a [usize],
+    pub(super) truth: &'a [Option<usize>],
+    pub(super) shift: Option<Shift>,
+    pub(super) outcome: &'a Outcome,
+}
+
+impl Scene<'_> {
+    /// The first frame that could not be decoded, by its name, and why.
+    pub(super) fn first_rejection(&self) -> Option<String> {
+        let (frame, why) = self.outcome.first_rejection.as_ref()?;
+        let picture = self.order.get(*frame).and_then(|number| self.pictures.get(*number));
+        Some(format!("{}: {why}", picture.map_or("a frame", |picture| &picture.name)))
     }
 }

@@ -1,22 +1,18 @@
-//! One stream through engine and learner, with the plain model beside it.
+//! One stream through the flow that a worker's lane runs, with a learner behind it and the plain model beside it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::played::{Alarm, Opinion, Outcome};
+use super::record::Record;
 use crate::backbone::{Audited, Chain, Clock};
-use crate::batch::{draw_of_copy, is_audited};
-use crate::cascade::{self, Auditor, Cascade, Fate, Mind, OVERTAKEN_MAX, Pass, Segments};
-use crate::decode::{self, DecodeLimits, Decoder};
+use crate::cascade::{self, Auditor, Cascade, Fate, OVERTAKEN_MAX, Pass, Segments};
+use crate::decode::{DecodeLimits, Decoder};
 use crate::engine::Engine;
-use crate::frame::Origin;
-use crate::heads::{HeadSet, PolicyState, SUSPICION_WINDOW, Scratch, Suspicion};
-use crate::lane::flops;
-use crate::learn::{LearnConfig, Learner, Publication, Sample, Unpaced};
-use crate::plan::{ExitId, Plan};
-use crate::source::Picture;
-
-use super::drift::Shift;
-use super::played::{Alarm, Opinion, Outcome, Played};
+use crate::flow::{Flow, FlowError, FlowOptions, Incoming, Parts};
+use crate::frame::RawFrame;
+use crate::heads::{HeadSet, PolicyState, Scratch};
+use crate::learn::{Learner, Publication, Sample, SampleRejection, Unpaced};
+use crate::plan::ExitId;
 
 /// Recorded frames are the user's own: only what would exhaust memory is refused.
 pub(super) const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 256 << 20, max_pixels: 1 << 28 };
@@ -27,312 +23,241 @@ const TURN: usize = 16;
 
 /// How to play.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rules {
-    /// Frames in a batch.
-    pub(super) batch: usize,
-    /// A change of the camera.
-    pub(super) shift: Option<Shift>,
+pub struct Rules {
+    /// Most frames in a batch.
+    pub batch: usize,
+    /// Seed of the audits.
+    pub seed: u64,
+    /// Most copies of an audited frame.
+    pub copies: u8,
     /// From this frame on every exit's opinion is noted, outside the timing; `None`: nowhere.
-    pub(super) opinions_from: Option<usize>,
+    pub opinions_from: Option<usize>,
+}
+
+/// What the audits of a stream go to, and where its policies come from.
+pub trait Learning {
+    /// The policy in force.
+    fn set(&self) -> Arc<HeadSet>;
+
+    /// Takes a sample. Positions ascend.
+    ///
+    /// # Errors
+    /// When the sample is not to be used.
+    fn observe(&mut self, sample: Sample, position: i64) -> Result<(), SampleRejection>;
+
+    /// The next policy, if there is one.
+    fn work(&mut self) -> Option<Publication>;
+
+    /// Why exits are off, or what is going on, in one sentence.
+    fn why(&self) -> String;
+
+    /// Audits and disagreements on which the last alarm was raised.
+    fn alarmed_at(&self) -> (u64, u64);
+}
+
+impl Learning for Learner {
+    fn set(&self) -> Arc<HeadSet> {
+        Arc::clone(Self::set(self))
+    }
+
+    fn observe(&mut self, sample: Sample, position: i64) -> Result<(), SampleRejection> {
+        Self::observe(self, sample, position)
+    }
+
+    fn work(&mut self) -> Option<Publication> {
+        Self::work(self, &mut Unpaced)
+    }
+
+    fn why(&self) -> String {
+        self.status().why
+    }
+
+    fn alarmed_at(&self) -> (u64, u64) {
+        self.status().alarmed_at
+    }
 }
 
 /// The stream while it plays.
-pub(super) struct Stream<'a> {
+#[derive(Debug)]
+pub struct Stream<'a, L> {
     engine: &'a Engine,
     clock: Clock,
-    plan: Arc<Plan>,
-    decoder: Decoder,
+    flow: Flow<usize, Chain, Audited>,
+    record: Record,
     plain: Chain,
-    /// What the plain model has yet to see: the pixels of batches, and where their frames are in the outcome.
-    unseen: Vec<(Vec<f32>, usize)>,
-    segments: Chain,
-    auditor: Audited,
-    heads: Arc<HeadSet>,
-    learner: Learner,
-    mind: Mind,
-    /// Frames on their way, by their place in the outcome.
-    cascade: Cascade<usize>,
-    seed: u64,
+    /// What the plain model has yet to see: batches of pixels, and which frames they are.
+    unseen: Vec<(Vec<f32>, Vec<usize>)>,
+    /// Asks the exits where opinions are wanted.
+    asked: Option<Audited>,
+    learner: L,
     rules: Rules,
-    topic: Arc<str>,
-    outcome: Outcome,
+    alarms: Vec<Alarm>,
+    learn_seconds: f64,
 }
 
-impl<'a> Stream<'a> {
-    pub(super) fn new(engine: &'a Engine, config: LearnConfig, rules: Rules) -> anyhow::Result<Self> {
-        let plan = Arc::clone(engine.backbone.plan());
-        let heads = Arc::new(HeadSet::empty());
+impl<'a, L: Learning> Stream<'a, L> {
+    /// A stream that starts with the learner's policy.
+    ///
+    /// # Errors
+    /// When the backbone cannot be cut.
+    pub fn new(engine: &'a Engine, learner: L, rules: Rules) -> anyhow::Result<Self> {
+        let (backbone, heads) = (&engine.backbone, learner.set());
+        let parts = Parts {
+            plan: Arc::clone(backbone.plan()),
+            decoder: Decoder::new(backbone.plan().input.clone(), LIMITS),
+            segments: backbone.chain(heads.exits())?,
+            auditor: Some(backbone.auditor()?),
+            heads,
+        };
+        let Rules { batch, seed, copies, opinions_from } = rules;
+        let options = FlowOptions { max_batch: batch, overtaken_max: OVERTAKEN_MAX, seed, copies };
         Ok(Self {
             engine,
-            clock: engine.backbone.clock(),
-            decoder: Decoder::new(plan.input.clone(), LIMITS),
-            plain: engine.backbone.uncut()?,
+            clock: backbone.clock(),
+            flow: Flow::new(parts, options),
+            record: Record::new(backbone.clock()),
+            plain: backbone.uncut()?,
             unseen: Vec::new(),
-            segments: engine.backbone.chain(&[])?,
-            auditor: engine.backbone.auditor()?,
-            mind: Mind { scratch: Scratch::default(), suspicion: Suspicion::new(SUSPICION_WINDOW) },
-            cascade: Cascade::new(rules.batch, OVERTAKEN_MAX),
-            seed: config.seed,
-            learner: Learner::new(&plan, engine.costs.clone(), config),
+            asked: opinions_from.map(|_| backbone.auditor()).transpose()?,
+            learner,
             rules,
-            topic: Arc::from("replay"),
-            outcome: Outcome {
-                played: Vec::new(),
-                opinions: Vec::new(),
-                rejected: 0,
-                first_rejection: None,
-                heads: Arc::clone(&heads),
-                alarms: Vec::new(),
-                learn_seconds: 0.0,
-                why: String::new(),
-            },
-            heads,
-            plan,
+            alarms: Vec::new(),
+            learn_seconds: 0.0,
         })
     }
 
-    /// Plays frames `first` and following.
-    pub(super) fn batch(&mut self, pictures: &[&Picture], first: usize) -> anyhow::Result<()> {
-        let mut pixels = Vec::with_capacity(pictures.len() * self.plan.input.len());
-        let mut played = Vec::with_capacity(pictures.len());
-        for (picture, frame) in pictures.iter().zip(first..) {
-            if self.decode(picture, frame, &mut pixels) {
-                let (served, full, exit, audited) = (None, None, None, false);
-                played.push(Played { frame, served, full, exit, audited, flops: 0, seconds: 0.0, plain_seconds: 0.0 });
+    /// Plays the next frames, at most [`Rules::batch`]; one that cannot be had says why.
+    ///
+    /// # Errors
+    /// When the runtime fails.
+    pub fn batch(&mut self, frames: Vec<Result<RawFrame, String>>) -> anyhow::Result<()> {
+        let mut incoming = Vec::with_capacity(frames.len());
+        for frame in frames {
+            match frame {
+                Ok(frame) => incoming.push(Incoming { carried: self.record.begin(&frame.origin), frame }),
+                Err(why) => self.record.skip(why),
             }
         }
-        if played.is_empty() {
-            return Ok(());
+        // A recording has always as much to come as a lane takes: rows wait for those behind them, and nothing lags.
+        let waiting = || self.rules.batch;
+        self.flow.batch(incoming, &waiting, &mut self.record).map_err(engine_error)?;
+        let (pixels, numbers) = self.record.take_decoded();
+        self.record.charge(&numbers);
+        if !numbers.is_empty() {
+            self.note_opinions(&pixels, &numbers)?;
+            self.unseen.push((pixels, numbers));
         }
-        let place = self.outcome.played.len();
-        self.outcome.played.extend(played);
-        self.serve(&pixels, place)?;
-        self.note_opinions(&pixels, place)?;
-        self.unseen.push((pixels, place));
-        if self.unseen.len() == TURN {
+        if self.unseen.len() >= TURN {
             self.turn()?;
         }
-        self.learn(first + pictures.len())
-    }
-
-    /// Appends one frame's input row to `pixels`; false: it is rejected, and counted.
-    fn decode(&mut self, picture: &Picture, frame: usize, pixels: &mut Vec<f32>) -> bool {
-        let before = pixels.len();
-        pixels.resize(before + self.plan.input.len(), 0.0);
-        let row = &mut pixels[before..];
-        let shifted = self.rules.shift.map_or(Ok(None), |shift| shift.apply(&mut self.decoder, picture, frame));
-        let decoded = shifted.and_then(|shifted| {
-            let (bytes, content_type) =
-                shifted.as_ref().map_or((&picture.bytes, &picture.content_type), |(bytes, kind)| (bytes, kind));
-            Ok(self.decoder.decode(bytes, Some(content_type), row)?)
-        });
-        if let Err(error) = &decoded {
-            pixels.truncate(before);
-            self.outcome.rejected += 1;
-            self.outcome.first_rejection.get_or_insert_with(|| format!("{}: {error:#}", picture.name));
-        }
-        decoded.is_ok()
+        self.learn()
     }
 
     /// Asks every exit in force about every frame of the batch; costs a run of the whole model.
-    fn note_opinions(&mut self, pixels: &[f32], place: usize) -> anyhow::Result<()> {
-        let played = &self.outcome.played[place..];
-        let from = self.rules.opinions_from.unwrap_or(usize::MAX);
-        if played.last().is_none_or(|frame| frame.frame < from) {
+    fn note_opinions(&mut self, pixels: &[f32], numbers: &[usize]) -> anyhow::Result<()> {
+        let (Some(asked), Some(from)) = (&mut self.asked, self.rules.opinions_from) else { return Ok(()) };
+        if numbers.iter().all(|number| *number < from) {
             return Ok(());
         }
-        let mut opinions = vec![Vec::new(); played.len()];
-        if !self.heads.exits().is_empty() {
-            self.auditor.load(played.len())[..pixels.len()].copy_from_slice(pixels);
-            let (heads, mut scratch) = (Arc::clone(&self.heads), Scratch::default());
-            cascade::audit(&mut self.auditor, &heads, played.len(), &mut self.mind.scratch, None, |row, audit| {
-                let ask = |(position, exit): (usize, &ExitId)| {
-                    let said = heads.decide(position, audit.features.get(exit.index())?, &mut scratch);
+        let mut opinions = vec![Vec::new(); numbers.len()];
+        let heads = self.flow.heads();
+        if !heads.exits().is_empty() {
+            asked.load(numbers.len())[..pixels.len()].copy_from_slice(pixels);
+            cascade::audit(asked, heads, numbers.len(), &mut Scratch::default(), |row, audit, scratch| {
+                let mut ask = |(position, exit): (usize, &ExitId)| {
+                    let said = heads.decide(position, audit.features.get(exit.index())?, scratch);
                     let (class, confidence) = (said.verdict.class, said.verdict.confidence.get());
                     Some(Opinion { exit: *exit, class, confidence, leaves: said.leaves })
                 };
-                opinions[row] = heads.exits().iter().enumerate().filter_map(ask).collect();
+                opinions[row] = heads.exits().iter().enumerate().filter_map(&mut ask).collect();
             })?;
         }
-        let noted = opinions.into_iter().zip(played).filter(|(_, frame)| frame.frame >= from);
-        self.outcome.opinions.extend(noted.map(|(opinions, _)| opinions));
+        let noted = opinions.into_iter().zip(numbers).filter(|(_, number)| **number >= from);
+        noted.for_each(|(opinions, number)| self.record.opinions(*number, opinions));
         Ok(())
     }
 
     /// The plain model's turn.
     fn turn(&mut self) -> anyhow::Result<()> {
-        std::mem::take(&mut self.unseen).iter().try_for_each(|(pixels, place)| self.plain(pixels, *place))
+        std::mem::take(&mut self.unseen).iter().try_for_each(|(pixels, numbers)| self.plain(pixels, numbers))
     }
 
-    fn plain(&mut self, pixels: &[f32], place: usize) -> anyhow::Result<()> {
-        let rows = pixels.len() / self.plan.input.len();
-        let played = &mut self.outcome.played[place..place + rows];
-        let started = self.clock.now();
+    fn plain(&mut self, pixels: &[f32], numbers: &[usize]) -> anyhow::Result<()> {
+        let rows = numbers.len();
+        // Offramp's frames are decoded into the place where the model finds them; so this copy is not timed either.
         self.plain.load(rows)[..pixels.len()].copy_from_slice(pixels);
-        let mut pass = Pass { segments: &mut self.plain, heads: &HeadSet::empty(), mind: &mut self.mind };
-        Cascade::new(rows, 0).serve(&mut pass, 0..rows, false, |row, fate| {
+        let (heads, mut scratch) = (HeadSet::empty(), Scratch::default());
+        let mut full = vec![None; rows];
+        let started = self.clock.now();
+        let mut pass = Pass { segments: &mut self.plain, heads: &heads, scratch: &mut scratch };
+        Cascade::new(rows, 0).serve(&mut pass, 0..rows, false, &mut |row: usize, fate| {
             if let Fate::Answered(answer) = fate {
-                played[row].full = Some(answer.class);
+                full[row] = Some(answer.class);
             }
         })?;
         let share = self.clock.since(started).as_secs_f64() / rows as f64;
-        for frame in played {
-            frame.plain_seconds = share;
-        }
+        numbers.iter().zip(full).for_each(|(number, class)| self.record.plain(*number, class, share));
         Ok(())
     }
 
-    /// What a lane that is behind its input does with a batch: audited rows on the whole model, the others through the exits.
-    fn serve(&mut self, pixels: &[f32], place: usize) -> anyhow::Result<()> {
-        let rate = self.heads.audit_rate_under(&self.mind.suspicion);
-        let played = &self.outcome.played[place..];
-        let rows = played.len();
-        let drawn = |row: &usize| is_audited(&self.origin(played[*row].frame), self.seed, rate);
-        let (audited, served): (Vec<usize>, Vec<usize>) = (0..rows).partition(drawn);
-        let started = self.clock.now();
-        if !served.is_empty() {
-            gather(pixels, &served, self.plan.input.len(), self.segments.load(served.len()));
-        }
-        if !served.is_empty() || !self.cascade.is_empty() {
-            self.pass(served.iter().map(|row| place + row).collect(), true)?;
-        }
-        let mut seconds = self.clock.since(started);
-        if !audited.is_empty() {
-            seconds += self.audit(pixels, &audited, rate, place)?;
-        }
-        let share = seconds.as_secs_f64() / rows as f64;
-        for frame in &mut self.outcome.played[place..] {
-            frame.seconds += share;
-        }
-        Ok(())
-    }
-
-    /// Sends frames, by their places in the outcome, through the exits.
-    fn pass(&mut self, places: Vec<usize>, wait: bool) -> anyhow::Result<()> {
-        let (plan, heads, played) = (&self.plan, &self.heads, &mut self.outcome.played);
-        let mut pass = Pass { segments: &mut self.segments, heads, mind: &mut self.mind };
-        self.cascade.serve(&mut pass, places, wait, |place, fate| {
-            let (class, exit) = match fate {
-                Fate::Answered(answer) => (Some(answer.class), answer.exit),
-                Fate::NotFinite => (None, None),
-            };
-            let frame = &mut played[place];
-            (frame.served, frame.exit) = (class, exit);
-            frame.flops = flops(plan, heads, exit, false);
-        })?;
-        Ok(())
-    }
-
-    /// Brings the frames on their way to their answers: the newest frame is charged with it.
-    fn flush(&mut self) -> anyhow::Result<()> {
-        let started = self.clock.now();
-        if !self.cascade.is_empty() {
-            self.pass(Vec::new(), false)?;
-        }
-        if let Some(newest) = self.outcome.played.last_mut() {
-            newest.seconds += self.clock.since(started).as_secs_f64();
-        }
-        Ok(())
-    }
-
-    fn audit(&mut self, pixels: &[f32], rows: &[usize], rate: f64, place: usize) -> anyhow::Result<Duration> {
-        let played = &mut self.outcome.played[place..];
-        let started = self.clock.now();
-        let width = self.plan.input.len();
-        gather(pixels, rows, width, self.auditor.load(rows.len()));
-        let mut samples = Vec::new();
-        let (plan, heads) = (Arc::clone(&self.plan), Arc::clone(&self.heads));
-        let topic = Arc::clone(&self.topic);
-        let numbers: Vec<usize> = rows.iter().map(|row| played[*row].frame).collect();
-        let seed = self.seed;
-        let origin = |row: usize| Origin { topic: Arc::clone(&topic), partition: 0, offset: numbers[row] as i64 };
-        let sample = |audit: &cascade::Audit<'_>, row: usize, copy: bool| {
-            Sample::from_audit(&plan, &audit.features, audit.probabilities, "replay", None, (1.0 / rate) as f32, copy)
-                .map(|sample| sample.with_origin(&origin(row)))
-        };
-        let Mind { scratch, suspicion } = &mut self.mind;
-        cascade::audit(&mut self.auditor, &heads, rows.len(), scratch, Some(suspicion), |row, audit| {
-            let class = match audit.fate {
-                Fate::Answered(answer) => Some(answer.class),
-                Fate::NotFinite => None,
-            };
-            let frame = &mut played[rows[row]];
-            (frame.served, frame.audited) = (class, true);
-            frame.flops = flops(&plan, &heads, None, true);
-            if class.is_some() {
-                samples.push(sample(audit, row, false));
-            }
-        })?;
-        let frames = self.auditor.load(rows.len())[..rows.len() * width].to_vec();
-        for number in 0..heads.copies() {
-            let draw = |row: usize| draw_of_copy(&origin(row), seed, number);
-            decode::copies(&plan.input, &frames, number, draw, self.auditor.load(rows.len()));
-            cascade::audit(&mut self.auditor, &heads, rows.len(), &mut self.mind.scratch, None, |row, audit| {
-                played[rows[row]].flops += plan.flops;
-                if matches!(audit.fate, Fate::Answered(_)) {
-                    samples.push(sample(audit, row, true));
-                }
-            })?;
-        }
-        let elapsed = self.clock.since(started);
-        let first = numbers.first().copied().unwrap_or_default();
-        for (place, sample) in samples.into_iter().enumerate() {
-            // Room for every copy of every row before the next batch.
-            let position = (first * 256 + place) as i64;
+    /// Gives the learner what was audited, lets it work, and takes over all that it publishes.
+    fn learn(&mut self) -> anyhow::Result<()> {
+        for (position, sample) in self.record.take_samples() {
             // What is unfit to learn from is left out, as in the worker.
             if let Err(rejection) = sample.and_then(|sample| self.learner.observe(sample, position)) {
                 tracing::debug!(%rejection, position, "a sample is left out");
             }
         }
-        Ok(elapsed)
-    }
-
-    fn origin(&self, frame: usize) -> Origin {
-        Origin { topic: Arc::clone(&self.topic), partition: 0, offset: frame as i64 }
-    }
-
-    /// Lets the learner work, and takes over all that it publishes.
-    fn learn(&mut self, frame: usize) -> anyhow::Result<()> {
         loop {
             let started = self.clock.now();
-            let publication = self.learner.work(&mut Unpaced);
-            self.outcome.learn_seconds += self.clock.since(started).as_secs_f64();
+            let publication = self.learner.work();
+            self.learn_seconds += self.clock.since(started).as_secs_f64();
             match publication {
-                Some(publication) => self.adopt(&publication, frame)?,
+                Some(publication) => self.adopt(&publication)?,
                 None => return Ok(()),
             }
         }
     }
 
-    fn adopt(&mut self, publication: &Publication, frame: usize) -> anyhow::Result<()> {
-        self.flush()?;
-        let before = std::mem::replace(&mut self.heads, Arc::clone(publication.set()));
-        if before.exits() != self.heads.exits() {
-            self.segments = self.engine.backbone.chain(self.heads.exits())?;
-        }
+    fn adopt(&mut self, publication: &Publication) -> anyhow::Result<()> {
+        let heads = publication.set();
+        let cut = heads.exits() != self.flow.heads().exits();
+        let segments = cut.then(|| self.engine.backbone.chain(heads.exits())).transpose()?;
+        self.flow.adopt(Arc::clone(heads), segments, &mut self.record).map_err(engine_error)?;
+        self.record.charge(&[]);
+        let frame = self.record.frames();
         if publication.policy().state == PolicyState::Alarm {
-            let (audits, disagreements) = self.learner.status().alarmed_at;
-            self.outcome.alarms.push(Alarm { frame, audits, disagreements, exits_back_at: None });
-        } else if let (Some(alarm), false) = (self.outcome.alarms.last_mut(), self.heads.exits().is_empty()) {
+            let (audits, disagreements) = self.learner.alarmed_at();
+            self.alarms.push(Alarm { frame, audits, disagreements, exits_back_at: None });
+        } else if let (Some(alarm), false) = (self.alarms.last_mut(), heads.exits().is_empty()) {
             alarm.exits_back_at.get_or_insert(frame);
         }
         Ok(())
     }
 
     /// One line for the progress bar.
-    pub(super) fn note(&self) -> String {
-        self.learner.status().why
+    #[must_use]
+    pub fn note(&self) -> String {
+        self.learner.why()
     }
 
-    pub(super) fn finish(mut self) -> anyhow::Result<Outcome> {
-        self.flush()?;
+    /// Brings all frames to their answers.
+    ///
+    /// # Errors
+    /// When the runtime fails.
+    pub fn finish(mut self) -> anyhow::Result<Outcome> {
+        self.flow.flush(&mut self.record).map_err(engine_error)?;
+        self.record.charge(&[]);
         self.turn()?;
-        Ok(Outcome { heads: self.heads, why: self.learner.status().why, ..self.outcome })
+        let (heads, why) = (Arc::clone(self.flow.heads()), self.learner.why());
+        Ok(self.record.outcome(heads, self.alarms, self.learn_seconds, why))
     }
 }
 
-fn gather(pixels: &[f32], rows: &[usize], width: usize, into: &mut [f32]) {
-    for (row, slot) in rows.iter().zip(into.chunks_exact_mut(width)) {
-        slot.copy_from_slice(&pixels[row * width..(row + 1) * width]);
+/// A record always takes what it is given.
+fn engine_error(error: FlowError<std::convert::Infallible>) -> cascade::EngineError {
+    match error {
+        FlowError::Engine(error) => error,
+        FlowError::Outlet(never) => match never {},
     }
 }

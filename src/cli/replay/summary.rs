@@ -3,12 +3,12 @@
 use anyhow::bail;
 use serde::Serialize;
 
-use super::ReplayArgs;
-use super::drift::{Drift, Shift};
+use super::args::ReplayArgs;
+use super::drift::Drift;
+use super::figures::thousands;
 use super::order::Order;
-use super::played::{Outcome, Played};
+use super::played::{Played, Scene};
 use super::risk::{Tradeoff, tradeoff};
-use super::table::thousands;
 use crate::heads::{Certificate, HeadSet};
 use crate::plan::{ExitId, ExitPoint, Plan};
 
@@ -114,22 +114,17 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    /// `truth` holds the true classes in playing order, as far as they are known; `measured_from` is a place in it.
+    /// `measured_from` is a place in the stream.
     ///
     /// # Errors
     /// When no frame of the measured part could be decoded.
-    pub(super) fn new(
-        plan: &Plan,
-        outcome: &Outcome,
-        truth: &[Option<usize>],
-        measured_from: usize,
-        shift: Option<Shift>,
-        args: &ReplayArgs,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn new(scene: &Scene<'_>, measured_from: usize, args: &ReplayArgs) -> anyhow::Result<Self> {
+        let Scene { plan, truth, shift, outcome, .. } = *scene;
         let all = &outcome.played;
         let part = outcome.from(measured_from);
+        let first_rejection = scene.first_rejection();
         if part.is_empty() {
-            let why = outcome.first_rejection.as_deref().unwrap_or("there are none");
+            let why = first_rejection.as_deref().unwrap_or("there are none");
             bail!("no frame of the measured part could be decoded ({why})");
         }
         let answered: Vec<&Played> = part.iter().filter(|frame| frame.answers().is_some()).collect();
@@ -173,7 +168,7 @@ impl Summary {
             title: args.frames.file_name().map_or("a recording".into(), |name| name.to_string_lossy().into_owned()),
             manner: manner(truth.len(), part.len(), args),
             why: outcome.why.clone(),
-            first_rejection: outcome.first_rejection.clone(),
+            first_rejection,
         })
     }
 }

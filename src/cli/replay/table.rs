@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::figures::{percent, thousands};
 use super::summary::Summary;
 
 /// Cells of the longest bar.
@@ -106,22 +107,4 @@ impl Lines {
             self.push(&format!("  alarm         frame {frame}: {wrong} of {audits} audits differed; exits {back}"));
         }
     }
-}
-
-/// A share as a percentage.
-pub(super) fn percent(share: f64, digits: usize) -> String {
-    format!("{:.digits$} %", share * 100.0)
-}
-
-/// A count with commas.
-pub(super) fn thousands(count: usize) -> String {
-    let digits = count.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

@@ -9,11 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use image::imageops::FilterType;
 use image::{DynamicImage, GrayImage, ImageFormat, RgbImage};
 
-use super::Scene;
-use super::escape;
-use crate::cli::replay::played::Played;
+use super::escape::escape;
+use crate::cli::replay::figures::thousands;
+use crate::cli::replay::played::{Played, Scene};
 use crate::cli::replay::stream::LIMITS;
-use crate::cli::replay::table::thousands;
 use crate::decode::{Decoder, Pixels};
 use crate::plan::ExitId;
 

@@ -1,19 +1,19 @@
 //! What a replay found, as one HTML file: nothing is loaded from anywhere and nothing is run.
 
 mod chart;
+mod escape;
 mod gallery;
 
 use std::fmt::Write as _;
 
 use self::chart::{Axis, Chart};
+use self::escape::escape;
 use self::gallery::Gallery;
-use super::drift::Shift;
-use super::played::{Outcome, Played};
+use super::figures::{percent, thousands};
+use super::played::{Played, Scene};
 use super::series::{Part, parts};
 use super::summary::Summary;
-use super::table::{percent, thousands};
-use crate::plan::{ExitId, Plan};
-use crate::source::Picture;
+use crate::plan::ExitId;
 
 const STYLE: &str = include_str!("style.css");
 /// From light to dark on a scale that colour-blind people tell apart (viridis without its ends), by depth.
@@ -23,18 +23,6 @@ const AVERAGED: usize = 8;
 const LINE: &str = "var(--a)";
 const OTHER: &str = "var(--b)";
 const FULL: &str = "var(--full)";
-
-/// The stream that was played.
-#[derive(Debug)]
-pub(super) struct Scene<'a> {
-    pub(super) plan: &'a Plan,
-    pub(super) pictures: &'a [Picture],
-    /// Which picture was played when.
-    pub(super) order: &'a [usize],
-    pub(super) truth: &'a [Option<usize>],
-    pub(super) shift: Option<Shift>,
-    pub(super) outcome: &'a Outcome,
-}
 
 /// The page.
 pub(super) fn html(summary: &Summary, scene: &Scene<'_>) -> String {
@@ -287,8 +275,4 @@ fn examples(summary: &Summary, scene: &Scene<'_>) -> String {
     write!(html, "<h3>Full model: {rest} of the frames</h3>{}", gallery.caught(part, None)).unwrap_or_default();
     write!(html, "<h2>Where the answers differ</h2>{}", gallery.wrong(part)).unwrap_or_default();
     html
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\'', "&#39;").replace('"', "&quot;")
 }
