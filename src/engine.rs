@@ -1,5 +1,8 @@
 //! The backbone together with what its parts and its heads cost on this machine.
 
+mod cache;
+mod record;
+
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +14,8 @@ use crate::backbone::{Backbone, BackboneError, LoadOptions, SplitChoice};
 use crate::heads::{Head, HeadError, HeadParts, Scratch};
 use crate::plan::{CostTable, ExitId, HEAD_HIDDEN};
 use crate::provider::Provider;
+pub use cache::Cache;
+use record::{Key, Record};
 
 /// Times that a head is timed.
 const ROUNDS: usize = 15;
@@ -44,7 +49,7 @@ impl Engine {
     }
 
     /// The same for a worker; with `threads` 0 the cores become lanes or one lane's threads, whichever is faster. Gives the
-    /// number of lanes beside the engine.
+    /// number of lanes beside the engine. What an earlier start has measured and `cache` has kept is not measured again.
     ///
     /// # Errors
     /// As [`Engine::load`].
@@ -53,17 +58,38 @@ impl Engine {
         lanes: usize,
         threads: usize,
         provider: &Provider,
+        cache: Option<&Cache>,
     ) -> Result<(Self, usize), BackboneError> {
         let options = LoadOptions::on(provider, threads);
-        if threads > 0 || lanes == 1 {
-            return Ok((Self::load(model, &options)?, lanes));
+        let (mut wanted, mut found) = (None, None);
+        let (backbone, known) = Backbone::load_recalling(model, &options, |plan| {
+            let (cache, key) = (cache?, Key::now(plan, lanes, threads, provider));
+            found = cache.find(&key, plan.candidates.len());
+            wanted = Some(key);
+            found.as_ref().map(|record| record.measured.clone())
+        })?;
+        if let (true, Some(Record { lanes, threads, costs, .. })) = (known, found) {
+            tracing::info!(lanes, threads, "measured at an earlier start");
+            return Ok((Self { backbone: Arc::new(backbone.with_threads(threads)), costs }, lanes));
         }
-        let backbone = Backbone::load(model, &options)?;
+        let (engine, lanes, threads) = Self::measured_for(backbone, lanes, threads)?;
+        if let (Some(cache), Some(key)) = (cache, wanted) {
+            let (measured, costs) = (engine.backbone.measured(), engine.costs.clone());
+            cache.keep(&Record { key, lanes, threads, measured, costs });
+        }
+        Ok((engine, lanes))
+    }
+
+    /// Measures; gives the number of lanes and the threads in each beside the engine.
+    fn measured_for(backbone: Backbone, lanes: usize, threads: usize) -> Result<(Self, usize, usize), BackboneError> {
+        if threads > 0 || lanes == 1 {
+            return Ok((Self::measured(backbone)?, lanes, threads.max(1)));
+        }
         let rates = backbone.lane_rates(lanes)?;
         let one = rates.one_is_faster();
         let (lanes, threads) = if one { (1, lanes) } else { (lanes, 1) };
         tracing::info!(lanes, threads, frames_per_s.many = rates.many, frames_per_s.one = rates.one, "lanes chosen");
-        Ok((Self::measured(backbone.with_threads(threads))?, lanes))
+        Ok((Self::measured(backbone.with_threads(threads))?, lanes, threads))
     }
 
     fn measured(mut backbone: Backbone) -> Result<Self, BackboneError> {

@@ -111,7 +111,7 @@ impl Plan {
 pub const HEAD_HIDDEN: usize = 128;
 
 /// Cost of the parts of the path, per frame: measured at the live batch size, one thread. K candidates, K + 1 pieces.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CostTable {
     /// Milliseconds per frame of the piece that ends at candidate k; the last is what follows the last candidate.
     pub piece_ms: Vec<f64>,

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::ConfigArgs;
 use crate::backbone::BackboneError;
 use crate::config::{Config, LogFormat, Problem, Topics};
-use crate::engine::Engine;
+use crate::engine::{Cache, Engine};
 use crate::kafka::{Clients, TopicError, ensure_topics};
 use crate::observe::health::{Health, STALE_AFTER};
 use crate::observe::http::{self, HttpError, Shown, StatusProvider};
@@ -108,7 +108,10 @@ async fn start(mut config: Config) -> anyhow::Result<Running> {
     let http = listener.map(|listener| endpoints(listener, &health, &shown, stopped)).transpose()?;
     let model = super::locate(&config.model);
     let wanted = config.engine.clone();
-    let load = move || Engine::load_for(&model, wanted.lanes, wanted.threads_per_lane, &wanted.provider);
+    let load = move || {
+        let cache = Cache::from_setting(&wanted.cache_dir);
+        Engine::load_for(&model, wanted.lanes, wanted.threads_per_lane, &wanted.provider, cache.as_ref())
+    };
     let loading = tokio::task::spawn_blocking(load).await;
     let (engine, lanes) = loading.context("loading panicked")?.map_err(unusable_model)?;
     config.engine.lanes = lanes;

@@ -169,6 +169,8 @@ pub struct Engine {
     pub threads_per_lane: usize,
     /// What runs the model.
     pub provider: Provider,
+    /// Folder in which measurements are kept; empty: none, `auto`: the platform's own.
+    pub cache_dir: String,
     /// Most frames in one run.
     pub max_batch: usize,
     /// Most batches that may overtake a frame which waits behind an exit.

@@ -6,6 +6,7 @@ use super::plan::plan;
 use crate::backbone::cut::{Backbone, Split};
 use crate::backbone::error::BackboneError;
 use crate::backbone::measure::compare::compare;
+use crate::backbone::measure::measured::{Measured, Way};
 use crate::backbone::options::SplitChoice;
 use crate::backbone::run::optimised;
 
@@ -43,11 +44,35 @@ impl Backbone {
             self.optimised = None;
         }
         if found.is_empty() {
-            self.prepared.candidates.clear();
-            let plan = plan(self.plan.backbone, self.plan.input.clone(), self.plan.labels.clone(), &self.prepared);
-            self.plan = Arc::new(plan);
+            self.leave_whole();
         }
         tracing::info!(chosen = self.engine(), optimised, plain, "times over the uncut model");
         Ok(())
+    }
+
+    /// Cuts as an earlier start on this machine found right and fast. False, and nothing has happened, where that cannot be.
+    pub(super) fn recall(&mut self, known: Measured) -> bool {
+        if !known.fits(self.plan.candidates.len()) || (known.way == Way::Optimised && !self.options.provider.is_cpu()) {
+            return false;
+        }
+        match known.way {
+            Way::Plain => {}
+            Way::Whole => self.leave_whole(),
+            Way::Optimised => match optimised::optimise(&self.prepared, self.options.intra_threads) {
+                Ok(optimised) => self.optimised = Some(optimised),
+                Err(reason) => {
+                    tracing::warn!(reason, "the optimised graph cannot be cut any more");
+                    return false;
+                }
+            },
+        }
+        self.timings = known.timings;
+        true
+    }
+
+    fn leave_whole(&mut self) {
+        self.prepared.candidates.clear();
+        let plan = plan(self.plan.backbone, self.plan.input.clone(), self.plan.labels.clone(), &self.prepared);
+        self.plan = Arc::new(plan);
     }
 }

@@ -3,6 +3,8 @@
 //! A few rows share too little of a run's fixed cost; the tensors of many outgrow the caches, those of early, large pictures
 //! long before those of late, small ones. So every segment has its own best number.
 
+use serde::{Deserialize, Serialize};
+
 use super::timing::Timing;
 use crate::plan::{CostTable, ExitId, Plan};
 
@@ -19,11 +21,12 @@ const RUN_MAX_MS: f64 = 250.0;
 const TIMED_MAX_MS: f64 = 1000.0;
 
 /// The backbone cut at every candidate, timed at one number of rows.
-#[derive(Debug, Clone)]
-pub(crate) struct BatchTiming {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BatchTiming {
     /// Rows in a run.
-    pub(crate) rows: usize,
-    pub(crate) timing: Timing,
+    pub rows: usize,
+    /// What it took.
+    pub timing: Timing,
 }
 
 /// The most rows that cost nearly as little as any and do not take too long, by the cost that `of` sees in a batch.

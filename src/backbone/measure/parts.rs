@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::batch_size::{self, BatchTiming};
 use super::effort::{Effort, TO_CUT, TO_PACE, TO_SHOW};
+use super::measured::{Measured, Way};
 use super::pass::pass;
 use super::timer::Clock;
 use super::timing::{Rounds, Timing};
@@ -24,6 +25,17 @@ impl Backbone {
     pub fn measure(&mut self, head_ms: impl Fn(usize, usize) -> f64) -> Result<CostTable, BackboneError> {
         self.timings = batch_timings(self)?;
         Ok(batch_size::costs(&self.timings, &self.plan, &self.cut_sizes(), head_ms))
+    }
+
+    /// What was measured so far; [`Backbone::load_recalling`] takes it.
+    #[must_use]
+    pub fn measured(&self) -> Measured {
+        let way = match (&self.optimised, self.plan.candidates.is_empty()) {
+            (_, true) => Way::Whole,
+            (Some(_), _) => Way::Optimised,
+            (None, _) => Way::Plain,
+        };
+        Measured { way, timings: self.timings.clone() }
     }
 
     /// Times the backbone cut at `exits` against the uncut one.

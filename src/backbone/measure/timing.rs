@@ -1,8 +1,10 @@
 //! Rounds of measuring, and the medians that are told of them.
 
+use serde::{Deserialize, Serialize};
+
 /// Milliseconds per frame of a chain's segments and of the uncut model, timed in turns: processor time with one thread,
 /// wall clock with more.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
     /// Per segment, in order.
     pub segments_ms: Vec<f64>,
