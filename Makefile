@@ -62,7 +62,7 @@ results: build ## Measure the README's tables of results again, and write them i
 chaos: need runtime ## CHAOS_KILLS kills (default 20) and as many signals and rebalances under load, ordered by CHAOS_SEED; nothing may be lost
 	@CHAOS_KILLS=$${CHAOS_KILLS:-20} .ci/test chaos
 
-fuzz: need ## Foreign bytes into the reader of models for FUZZ_SECONDS (default 120), with libFuzzer
+fuzz: need ## Foreign bytes into the reader of models and the decoder of frames for FUZZ_SECONDS (default 120), with libFuzzer
 	@.ci/fuzz/run $${FUZZ_SECONDS:-120}
 
 clean: ## Delete what was built and fetched, and the test broker with its data
