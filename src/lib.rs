@@ -34,6 +34,7 @@ pub mod lane;
 pub mod promise;
 /// What a worker knows of its cameras.
 pub mod camera;
+pub mod memory;
 
 // What is learned, and how.
 pub mod heads;

@@ -35,7 +35,8 @@ const NOUNS: &[(&str, &[&str])] = &[
 ];
 
 /// Logic that runs without Kafka, ONNX Runtime, files, metrics or a clock, and is tested in milliseconds.
-const PURE: &[&str] = &["cascade", "batch", "decode", "flow", "backbone/graph", "heads", "learn", "promise", "camera"];
+const PURE: &[&str] =
+    &["cascade", "batch", "decode", "flow", "backbone/graph", "heads", "learn", "promise", "camera", "memory"];
 
 /// What pure logic must not touch.
 const IMPURE: &[&str] = &[

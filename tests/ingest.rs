@@ -99,7 +99,7 @@ fn no_more_is_in_flight_than_the_limits_admit() {
 #[test]
 fn a_full_worker_gives_partitions_up_at_once() {
     let mock = cluster("full");
-    produce(&mock, "full", &[600; 4_000]);
+    produce(&mock, "full", &vec![600; 4_000]);
     let limits = Limits { frames: 4, bytes: 1 << 20 };
     let full = Input::start(&mock.bootstrap_servers(), "full", limits, 4, &[]);
     let held: Vec<_> = (0..4).map(|_| full.next()).collect();

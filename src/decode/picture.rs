@@ -63,9 +63,16 @@ impl Scratch {
                 (size, samples, jpeg::exif(payload))
             }
             Format::Png => {
+                // The header's word comes first: a picture that is too large is that, whether it is whole or not.
+                if let Some((width, height)) = png::size(payload) {
+                    check_size(width, height, max_pixels)?;
+                }
                 let outline = png::outline(payload);
                 let (size, samples) = match outline.cut {
                     None => self.read_png(payload, max_pixels)?,
+                    Some(cut) if cut <= png::START.len() => {
+                        return Err(truncated("the PNG ends within its first chunk"));
+                    }
                     Some(cut) => self.read_cut_png(payload.get(..cut).unwrap_or(payload), max_pixels)?,
                 };
                 (size, samples, outline.exif)

@@ -15,6 +15,14 @@ pub(super) struct Outline<'a> {
 /// The last chunk of every PNG.
 pub(super) const END: [u8; 12] = *b"\0\0\0\0IEND\xAE\x42\x60\x82";
 
+/// Width and height, as the header says; none if it is not there.
+pub(super) fn size(bytes: &[u8]) -> Option<(u64, u64)> {
+    let header = bytes.get(START.len() + 4..)?.strip_prefix(b"IHDR")?;
+    let (width, rest) = header.split_first_chunk::<4>()?;
+    let (height, _) = rest.split_first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*width).into(), u32::from_be_bytes(*height).into()))
+}
+
 /// Walks the chunks. Starts with [`START`].
 pub(super) fn outline(bytes: &[u8]) -> Outline<'_> {
     let mut outline = Outline::default();

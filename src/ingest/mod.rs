@@ -304,8 +304,7 @@ impl Loop<'_> {
         let passed = stretch.map_or(Ok(()), |Stretch { to, .. }| {
             self.consumer.seek(&self.topic, partition, Offset::Offset(to), Duration::ZERO)
         });
-        let resumed = passed.as_ref().map(|()| ()).map_err(Clone::clone);
-        if let Err(error) = resumed.and(self.consumer.resume(&self.list(partition))) {
+        if let Err(error) = passed.clone().and(self.consumer.resume(&self.list(partition))) {
             tracing::warn!(%error, partition, "going on behind what cannot be read");
         }
         if let (Ok(()), Some(Stretch { from, to })) = (passed, stretch)

@@ -19,7 +19,7 @@ use super::groups::Groups;
 pub(super) struct Queues {
     consumer: Arc<BaseConsumer<Groups>>,
     topic: String,
-    queues: Vec<Partition>,
+    partitions: Vec<Partition>,
     /// Where the next round begins.
     next: Cell<usize>,
 }
@@ -33,34 +33,34 @@ struct Partition {
 
 impl Queues {
     pub(super) fn new(consumer: Arc<BaseConsumer<Groups>>, topic: &str) -> Self {
-        Self { consumer, topic: topic.into(), queues: Vec::new(), next: Cell::new(0) }
+        Self { consumer, topic: topic.into(), partitions: Vec::new(), next: Cell::new(0) }
     }
 
     /// Makes the queues those of the `assigned` partitions. Whenever one of them gets its first record, the thread that called
     /// this is unparked.
     pub(super) fn follow(&mut self, assigned: &[i32]) {
-        let gone = self.queues.extract_if(.., |partition| !assigned.contains(&partition.id));
+        let gone = self.partitions.extract_if(.., |partition| !assigned.contains(&partition.id));
         // What lies in the queue of a partition that went would lie there until it comes back.
         gone.for_each(|gone| while gone.queue.poll(Duration::ZERO).is_some() {});
         for id in assigned {
-            if self.queues.iter().any(|partition| partition.id == *id) {
+            if self.partitions.iter().any(|partition| partition.id == *id) {
                 continue;
             }
             // Without a queue of its own a partition's records come with the rebalances, and are taken there.
             if let Some(mut queue) = self.consumer.split_partition_queue(&self.topic, *id) {
                 let waits = std::thread::current();
                 queue.set_nonempty_callback(move || waits.unpark());
-                self.queues.push(Partition { id: *id, queue, held: false });
+                self.partitions.push(Partition { id: *id, queue, held: false });
             }
         }
     }
 
     /// The next record or error and its partition, each partition in turn; none if there is none now.
     pub(super) fn poll(&self) -> Option<(i32, KafkaResult<BorrowedMessage<'_>>)> {
-        let (count, first) = (self.queues.len(), self.next.get());
+        let (count, first) = (self.partitions.len(), self.next.get());
         for step in 0..count {
             let at = (first + step) % count;
-            if let Some(partition) = self.queues.get(at).filter(|partition| !partition.held)
+            if let Some(partition) = self.partitions.get(at).filter(|partition| !partition.held)
                 && let Some(polled) = partition.queue.poll(Duration::ZERO)
             {
                 self.next.set(at + 1);
@@ -72,12 +72,12 @@ impl Queues {
 
     /// Serves a partition no more, or again. False if it has no queue, or that is so already.
     pub(super) fn hold(&mut self, id: i32, hold: bool) -> bool {
-        let partition = self.queues.iter_mut().find(|partition| partition.id == id && partition.held != hold);
+        let partition = self.partitions.iter_mut().find(|partition| partition.id == id && partition.held != hold);
         partition.map(|partition| partition.held = hold).is_some()
     }
 
     /// How many partitions have a queue.
     pub(super) fn len(&self) -> usize {
-        self.queues.len()
+        self.partitions.len()
     }
 }

@@ -153,6 +153,23 @@ pub struct BuildInfo<'a> {
     pub plan: &'a str,
 }
 
+/// The recorder, with the buckets of the table: without them the exporter would render summaries.
+fn recorder() -> Result<PrometheusRecorder, MetricsError> {
+    let mut builder = PrometheusBuilder::new();
+    for spec in TABLE.iter().filter(|spec| spec.kind == Kind::Histogram) {
+        builder = builder
+            .set_buckets_for_metric(Matcher::Full(spec.name.to_owned()), spec.buckets)
+            .map_err(|error| MetricsError { name: spec.name, reason: error.to_string() })?;
+    }
+    Ok(builder.build_recorder())
+}
+
+/// Estimate, upper and lower bound of one window.
+fn served(register: &Register<'_>, window: Window) -> [Gauge; 3] {
+    let specs = [&table::SERVED_DISAGREEMENT, &table::SERVED_BOUND, &table::SERVED_LOWER_BOUND];
+    specs.map(|spec| register.gauge_with(spec, &[window.as_str(), "worker"]))
+}
+
 impl Metrics {
     /// Registers everything, so that every series is there (as zero) from the first scrape on. `candidates` is the number of
     /// exits that the plan has at most, 8 or less.
@@ -160,13 +177,7 @@ impl Metrics {
     /// # Errors
     /// If the table's buckets are refused by the exporter, which a test rules out.
     pub fn new(build: BuildInfo<'_>, candidates: usize) -> Result<Arc<Self>, MetricsError> {
-        let mut builder = PrometheusBuilder::new();
-        for spec in TABLE.iter().filter(|spec| spec.kind == Kind::Histogram) {
-            builder = builder
-                .set_buckets_for_metric(Matcher::Full(spec.name.to_owned()), spec.buckets)
-                .map_err(|error| MetricsError { name: spec.name, reason: error.to_string() })?;
-        }
-        let recorder = builder.build_recorder();
+        let recorder = recorder()?;
         let register = Register(&recorder);
         for spec in TABLE {
             register.describe(spec);
@@ -188,13 +199,7 @@ impl Metrics {
             audit_disagreements: register.counter(&table::AUDIT_DISAGREEMENTS),
             audit_rate: register.gauge(&table::AUDIT_RATE),
             disagreement_bound: register.gauge(&table::DISAGREEMENT_BOUND),
-            served: Window::ALL
-                .iter()
-                .map(|window| {
-                    let specs = [&table::SERVED_DISAGREEMENT, &table::SERVED_BOUND, &table::SERVED_LOWER_BOUND];
-                    specs.map(|spec| register.gauge_with(spec, &[window.as_str(), "worker"]))
-                })
-                .collect(),
+            served: Window::ALL.iter().map(|window| served(&register, *window)).collect(),
             alarms: register.counter(&table::ALARMS),
             policy_version: register.gauge(&table::POLICY_VERSION),
             learner: register.gauge(&table::LEARNER),
