@@ -1,5 +1,7 @@
-//! Goal: whatever lies in a topic, the input goes on, and memory stays bounded.
-//! Method: the input thread alone on a real Kafka; records that no client would send are made by hand.
+//! Goal: whatever lies in a topic, the input goes on: what can be read comes, what cannot is passed over, counted and told,
+//! and memory stays bounded.
+//! Method: the input thread alone on a real Kafka; records that no client would send are made by hand, and broken batches by
+//! changing the files of the tests' own broker.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -10,12 +12,12 @@ mod input;
 #[path = "common/raw.rs"]
 mod raw;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker::{Broker, Record};
 use input::Input;
-use offramp::ingest::Limits;
-use raw::{Raw, RawProducer};
+use offramp::ingest::{Limits, Taken};
+use raw::{LogFile, Raw, RawProducer};
 
 const LIMITS: Limits = Limits { frames: 100, bytes: 1 << 24 };
 
@@ -24,6 +26,29 @@ fn fresh(broker: &Broker, what: &str, partitions: i32, settings: &[(&str, &str)]
     let topic = format!("{prefix}.frames");
     broker.create_topic(&topic, partitions, settings);
     (prefix, topic)
+}
+
+/// Takes and finishes so many frames.
+fn take(input: &Input, count: usize) -> Vec<(i64, Vec<u8>)> {
+    let finish = |Taken { frame, ticket, .. }: Taken| {
+        ticket.finish();
+        (frame.origin.offset, frame.payload)
+    };
+    (0..count).map(|_| finish(input.next())).collect()
+}
+
+fn committed(broker: &Broker, prefix: &str, topic: &str, expected: i64) {
+    let limit = Instant::now() + Duration::from_mins(1);
+    while broker.committed(prefix, topic) != [Some(expected)] {
+        assert!(Instant::now() < limit, "committed {:?}, not {expected}", broker.committed(prefix, topic));
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+fn lost(input: &Input) -> u64 {
+    let page = input.telemetry.metrics().render();
+    let line = page.lines().find(|line| line.starts_with("offramp_records_lost_total{reason=\"unreadable\"}"));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("the counter")
 }
 
 /// One test for a bug: a header's name that is not UTF-8 panicked while the record was read, and so in every worker in turn.
@@ -47,6 +72,45 @@ fn a_header_whose_name_is_no_text_is_left_out() {
     assert_eq!(frames[2].headers.len() + frames[2].headers_left_out, 20_000);
     assert!(frames[2].headers.len() <= offramp::kafka::HEADERS_MAX);
     input.stop().expect("no header stops it");
+}
+
+/// One test for a bug: after a checksum that is wrong librdkafka asks for the same batch for ever, or goes on at an offset that
+/// it takes from the broken bytes.
+///
+/// Method: batches of three records; some are broken in the log's file: the bytes, or a compressed one that does not unpack
+/// though its checksum is right. The last batch of all is broken too.
+#[test]
+fn a_broken_batch_is_passed_over_counted_and_never_asked_for_again() {
+    let Some(broker) = Broker::connect() else { return };
+    let (prefix, topic) = fresh(&broker, "broken", 1, &[]);
+    let Some(log) = LogFile::open(broker.bootstrap(), &topic, 0) else { return };
+    let mut producer = RawProducer::connect(broker.bootstrap());
+    let three = |n: i64| [0, 1, 2].map(|k| Raw::new(vec![n as u8 * 3 + k; 700]));
+    for n in 0..20 {
+        assert_eq!(producer.produce(&topic, 0, &raw::batch(&three(n))), Ok(3 * n));
+    }
+    let flip = |at: usize| move |batch: &mut [u8]| batch[at] ^= 0x10;
+    log.patch(6, flip(900));
+    // Two in a row, the second one in the numbers before its records.
+    log.patch(15, flip(2_000));
+    log.patch(18, flip(45));
+    // LZ4, says the attribute, and the bytes are none.
+    log.patch(30, |batch| {
+        batch[22] = 3;
+        raw::seal(batch);
+    });
+    log.patch(57, flip(70));
+
+    let input = Input::start(broker.bootstrap(), &prefix, LIMITS, 10, &[]);
+    let good: Vec<i64> = (0..57).filter(|at| !matches!(at, 6..=8 | 15..=20 | 30..=32)).collect();
+    let came = take(&input, good.len());
+    assert_eq!(came.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), good);
+    assert!(came.iter().all(|(offset, payload)| *payload == vec![*offset as u8; 700]));
+    committed(&broker, &prefix, &topic, 60);
+    assert_eq!(lost(&input), 3 + 6 + 3 + 3);
+    producer.produce(&topic, 0, &raw::batch(&three(20))).expect("taken");
+    assert_eq!(take(&input, 3).iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), [60, 61, 62]);
+    input.stop().expect("drained");
 }
 
 fn resident_kib() -> u64 {
