@@ -8,7 +8,7 @@ export ORT_DYLIB_PATH ?= $(CURDIR)/.runtime/libonnxruntime.so
 cargo = cargo --locked
 offramp = target/release/offramp
 
-.PHONY: help demo test build runtime lint fmt fuzz kafka-up kafka-down bench bench-cifar bench-drift results chaos clean need
+.PHONY: help demo test build runtime lint fmt fuzz kafka-up kafka-down bench bench-peers bench-cifar bench-drift results chaos clean need
 
 help: ## This list
 	@awk -F ':.*## ' 'BEGIN { print "make TARGET, with one of:" } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,13 @@ kafka-down: ## Stop it and delete its data
 
 bench: need runtime ## Criterion benches (ARGS: name filter)
 	@$(cargo) bench $(if $(ARGS),-- $(ARGS))
+
+bench-peers: build ## offramp against a Python worker and bare ONNX Runtime on a real Kafka, into benches/RESULTS.md (ARGS="--rounds 1")
+	@.ci/need python3 java mvn
+	@models/fashion-resnet18/fetch.py target/fashion
+	@[ -x target/peers/venv/bin/python ] || python3 -m venv target/peers/venv
+	@target/peers/venv/bin/pip install -q --disable-pip-version-check -r benches/peers/requirements.txt
+	@target/peers/venv/bin/python benches/peers/run.py --write $(ARGS)
 
 bench-cifar: build ## What offramp saves on CIFAR-10: 8,330 pictures new to the backbone and the 10,000 test pictures
 	@.ci/need npm
